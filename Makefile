@@ -1,0 +1,68 @@
+# CoBox. `make help` lists what there is.
+
+GO        ?= go
+FUZZTIME  ?= 10s
+QEMU      ?= qemu-aarch64-static
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_RELEASE = -trimpath -ldflags='-s -w -buildid= -X main.version=$(VERSION)'
+
+# The unit tests that an ARM box must pass; cmd starts host programs, so it is left out.
+ARM_PACKAGES = ./storage/... ./netlink/... ./appliance/...
+
+.PHONY: help build run demo test check race fuzz e2e bench vuln fmt lint cross arm64
+
+help: ## list every target
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build coboxd (the box) and cobox (the member's program) into bin/
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/ ./cmd/coboxd ./cmd/cobox
+
+run: build ## run a box here, with its data in ./.run
+	mkdir -p .run && bin/coboxd run --data .run
+
+demo: build ## the main job from pairing to a restore that is compared byte for byte
+	$(GO) run ./cmd/demo -bin bin
+
+test: ## all tests, with the race detector
+	$(GO) test -race -timeout 40m ./...
+
+race: test ## the same as test
+
+check: lint build cross test arm64 fuzz ## everything that must pass before a change lands
+
+lint: ## formatting and vet
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) mod verify >/dev/null
+	$(GO) mod tidy -diff
+
+cross: ## build for the box's ARM target and for the members' desktops
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/coboxd
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox
+
+arm64: ## the short unit tests as arm64, under user-mode emulation
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) test -short -timeout 30m -exec $(QEMU) $(ARM_PACKAGES)
+
+fuzz: ## every fuzz target for FUZZTIME each (10s)
+	@set -e; for p in $$($(GO) list ./...); do \
+	  d=$$($(GO) list -f '{{.Dir}}' $$p); \
+	  for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$d/*_test.go 2>/dev/null | sed 's/^func //' | sort -u); do \
+	    echo "fuzz $$p $$f"; $(GO) test -run='^$$' -fuzz="^$$f$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=5s $$p; \
+	  done; done
+
+e2e: build ## only the tests that drive the real programs
+	$(GO) test -race -timeout 30m ./cmd/...
+
+bench: build ## the comparison of docs/PERFORMANCE.md (needs rclone; takes about an hour)
+	cd cmd/bench/restic && CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid=' -o ../../../bin/restic github.com/restic/restic/cmd/restic
+	$(GO) build -o bin/bench-gen ./cmd/bench/gen
+	$(GO) build -o bin/bench-meas ./cmd/bench/meas
+	$(GO) run ./cmd/bench -bin bin
+
+vuln: ## known vulnerabilities in what the programs use
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+fmt: ## format the Go code
+	gofmt -w $$(git ls-files '*.go')

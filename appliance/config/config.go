@@ -1,0 +1,190 @@
+// Package config finds the start-up settings of a box.
+//
+// There are few, because what can be changed while the box runs (members,
+// quotas, invites) lives in the roster and is changed over a link. A setting
+// comes from the first of these places that gives it:
+//
+//	flag  >  environment  >  coboxd.toml in the data directory  >  default
+//
+// An empty environment variable counts as unset. A key in coboxd.toml that is
+// not known is an error which names its line, so that a misspelt setting is
+// noticed and not silently replaced by a default. Start at [Load].
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Defaults of the two addresses.
+const (
+	DefaultListen = ":26269"
+	DefaultHTTP   = "127.0.0.1:26270"
+)
+
+// Limits of what a setting may be.
+const (
+	MaxName      = 63 // bytes of a box's name
+	MaxAdvertise = 4  // addresses, as many as a pairing code has room for
+)
+
+// Config is what a box starts from. Make one with [Load], or fill it in and
+// call Validate.
+type Config struct {
+	// Data is the data directory. It is made when it is not there.
+	Data string
+	// Listen is the address at which links are accepted, HOST:PORT; an empty
+	// host means every address of the machine, port 0 one that is free.
+	Listen string
+	// HTTP is the address of the local pages: health and metrics.
+	HTTP string
+	// Name is what people call the box; empty keeps the name that the box has.
+	Name string
+	// Advertise lists the addresses that the pairing code and the box's peers
+	// are given, HOST or HOST:PORT. Empty means: find them.
+	Advertise []string
+}
+
+// A FieldError says which setting is wrong, and where it came from.
+type FieldError struct {
+	Field   string // name as in coboxd.toml
+	Source  string // "--listen", "COBOXD_LISTEN", "coboxd.toml" or ""
+	Problem string
+}
+
+func (e *FieldError) Error() string {
+	if e.Source == "" {
+		return fmt.Sprintf("config: %s: %s", e.Field, e.Problem)
+	}
+	return fmt.Sprintf("config: %s (from %s): %s", e.Field, e.Source, e.Problem)
+}
+
+// Validate reports the first setting that cannot work, as a *[FieldError].
+func (c *Config) Validate() error {
+	bad := func(field, format string, args ...any) error {
+		return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
+	}
+	if c.Data == "" {
+		return bad("data", "no data directory given")
+	}
+	if strings.ContainsRune(c.Data, 0) {
+		return bad("data", "a path holds no NUL byte")
+	}
+	if err := checkListen(c.Listen); err != nil {
+		return bad("listen", "%v", err)
+	}
+	if err := checkListen(c.HTTP); err != nil {
+		return bad("http", "%v", err)
+	}
+	if c.Name != "" {
+		if err := CheckName(c.Name); err != nil {
+			return bad("name", "%v", err)
+		}
+	}
+	if len(c.Advertise) > MaxAdvertise {
+		return bad("advertise", "%d addresses; at most %d fit into the pairing code", len(c.Advertise), MaxAdvertise)
+	}
+	for _, a := range c.Advertise {
+		if _, _, err := splitAdvertise(a); err != nil {
+			return bad("advertise", "%q: %v", a, err)
+		}
+	}
+	return nil
+}
+
+// CheckName reports why name cannot be the name of a box, a member or a
+// device: names are shown in terminals and on pages, so they hold nothing that
+// moves a cursor or is not text.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("a name has at least one character")
+	case len(name) > MaxName:
+		return fmt.Errorf("a name has at most %d bytes, this one has %d", MaxName, len(name))
+	case !utf8.ValidString(name):
+		return fmt.Errorf("a name is UTF-8 text")
+	case strings.TrimSpace(name) != name:
+		return fmt.Errorf("a name neither starts nor ends with white space")
+	}
+	for _, r := range name {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("a name holds only printable characters, not %U", r)
+		}
+	}
+	return nil
+}
+
+func checkListen(addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("%q is not HOST:PORT", addr)
+	}
+	if _, err := checkPort(port, 0); err != nil {
+		return err
+	}
+	if host == "" || host == "localhost" {
+		return nil
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return fmt.Errorf("%q is not an IP address of this machine (leave the host empty for all of them)", host)
+	}
+	return nil
+}
+
+func checkPort(port string, least uint64) (uint16, error) {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n < least || strconv.FormatUint(n, 10) != port {
+		return 0, fmt.Errorf("%q is not a port from %d to 65535", port, least)
+	}
+	return uint16(n), nil
+}
+
+// splitAdvertise takes HOST or HOST:PORT apart; port is 0 when there is none.
+func splitAdvertise(a string) (host string, port uint16, err error) {
+	host = a
+	if _, ipErr := netip.ParseAddr(a); ipErr != nil {
+		if h, p, splitErr := net.SplitHostPort(a); splitErr == nil {
+			if port, err = checkPort(p, 1); err != nil {
+				return "", 0, err
+			}
+			host = h
+		}
+	}
+	if ip, ipErr := netip.ParseAddr(host); ipErr == nil {
+		if ip.IsUnspecified() || ip.IsMulticast() {
+			return "", 0, fmt.Errorf("nobody can dial this address")
+		}
+		if ip.Zone() != "" {
+			return "", 0, fmt.Errorf("an address with a zone means nothing on another machine")
+		}
+		return host, port, nil
+	}
+	if err := checkHostname(host); err != nil {
+		return "", 0, err
+	}
+	return host, port, nil
+}
+
+// checkHostname accepts the names of RFC 1123: labels of letters, digits and
+// hyphens.
+func checkHostname(host string) error {
+	if host == "" || len(host) > 253 {
+		return fmt.Errorf("a host name has 1 to 253 characters")
+	}
+	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return fmt.Errorf("not a host name or IP address")
+		}
+		for _, r := range label {
+			if !(r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') {
+				return fmt.Errorf("not a host name or IP address")
+			}
+		}
+	}
+	return nil
+}
