@@ -28,7 +28,7 @@ test: ## all tests, with the race detector
 
 race: test ## the same as test
 
-check: lint build cross test arm64 fuzz ## everything that must pass before a change lands
+check: lint build cross test arm64 fuzz demo ## everything that must pass before a change lands
 
 lint: ## formatting and vet
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
@@ -59,6 +59,7 @@ bench: build ## the comparison of docs/PERFORMANCE.md (needs rclone; takes about
 	cd cmd/bench/restic && CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid=' -o ../../../bin/restic github.com/restic/restic/cmd/restic
 	$(GO) build -o bin/bench-gen ./cmd/bench/gen
 	$(GO) build -o bin/bench-meas ./cmd/bench/meas
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/bench-floor ./cmd/bench/floor
 	$(GO) run ./cmd/bench -bin bin
 
 vuln: ## known vulnerabilities in what the programs use
