@@ -38,6 +38,7 @@ type story struct {
 	roots    []merklelog.Hash // by size
 	reads    int              // leaves read through tree
 	tree     *merklelog.Tree
+	signed   map[int]merklelog.Checkpoint // by size
 }
 
 func (s *story) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
@@ -61,7 +62,7 @@ func (s *story) add(t testing.TB, l merklelog.Leaf) {
 }
 
 func newStory(t testing.TB, n int, leaf func(i uint64) merklelog.Leaf) *story {
-	s := &story{roots: []merklelog.Hash{merklelog.EmptyRoot()}}
+	s := &story{roots: []merklelog.Hash{merklelog.EmptyRoot()}, signed: map[int]merklelog.Checkpoint{}}
 	for i := range n {
 		s.add(t, leaf(uint64(i)))
 	}
