@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package fstree
+
+import (
+	"io/fs"
+	"syscall"
+)
+
+// statSys fills what the portable form of stat data lacks.
+func statSys(s *Stat, fi fs.FileInfo) {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		s.UID, s.GID = st.Uid, st.Gid
+		s.Device, s.Inode, s.Links = uint64(st.Dev), uint64(st.Ino), uint64(st.Nlink)
+	}
+}
