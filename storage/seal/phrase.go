@@ -51,7 +51,7 @@ type PhraseError struct {
 }
 
 func (e *PhraseError) Error() string {
-	msg := fmt.Sprintf("word %d of the recovery phrase, %q, is not in the word list", e.Word, e.Got)
+	msg := fmt.Sprintf("word %d of the recovery phrase, %.40q, is not in the word list", e.Word, e.Got)
 	if len(e.Suggestions) > 0 {
 		msg += "; did you mean " + strings.Join(e.Suggestions, " or ") + "?"
 	}

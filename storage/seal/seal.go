@@ -22,7 +22,8 @@
 //     every ciphertext, so a wrong key is an error and never a garbled result.
 //   - A secret's String, Format, LogValue and MarshalText print nothing of it.
 //     (Package fmt cannot call methods on unexported fields: a struct that
-//     keeps a key in one needs a Format method of its own, as here.)
+//     keeps a key in one needs a Format method of its own, as here. The verb
+//     %p asks no method either; vet refuses it for these types.)
 //   - Parsers accept canonical bytes only and check lengths before allocating.
 //
 // Formats, limits and the reasons behind them are in FORMAT.md. A box must not
