@@ -31,7 +31,10 @@ func suggest(got string, list []string) []string {
 	}
 	var near []candidate
 	for _, w := range list {
-		c := candidate{word: w, slips: slips(got, w), shared: sharedPrefix(got, w)}
+		c := candidate{word: w, shared: sharedPrefix(got, w), slips: most + 1}
+		if d := len(got) - len(w); -most <= d && d <= most { // else there are more slips than that
+			c.slips = slips(got, w)
+		}
 		if c.shared >= 4 || len(got) >= 3 && strings.HasPrefix(w, got) {
 			c.slips = min(c.slips, 1)
 		}
@@ -61,8 +64,10 @@ func sharedPrefix(a, b string) int {
 // substitutions and swaps of neighbours, one each.
 func slips(a, b string) int {
 	// Three rows of the dynamic programme: the one before last, last, current.
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
+	// Both words are short, see maxSuggestable.
+	var rows [3][maxSuggestable + 1]int
+	before, last, row := &rows[0], &rows[1], &rows[2]
+	for j := range len(b) + 1 {
 		last[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
