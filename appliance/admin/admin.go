@@ -79,76 +79,15 @@ type You struct {
 
 // BoxStatus is what only administrators see.
 type BoxStatus struct {
-	Uptime   int64  `json:"uptime"`   // of this run
-	Members  int    `json:"members"`  // without removed ones
-	Logs     int    `json:"logs"`     //
-	Bytes    uint64 `json:"bytes"`    // of blocks held
-	Damaged  uint64 `json:"damaged"`  // blocks found bad in this run
-	Sessions int    `json:"sessions"` // links open now
+	Uptime    int64  `json:"uptime"`     // of this run
+	Members   int    `json:"members"`    // without removed ones
+	Logs      int    `json:"logs"`       //
+	Bytes     uint64 `json:"bytes"`      // of blocks held
+	Damaged   uint64 `json:"damaged"`    // blocks found bad in this run
+	Sessions  int    `json:"sessions"`   // links open now
 	Free      uint64 `json:"free"`       // of the disk
 	DiskBytes uint64 `json:"disk_bytes"` // what the store occupies on it
 	DiskLow   bool   `json:"disk_low"`   // new data is refused for lack of space
-}
-
-// MembersRequest, Members
-	MethodInviteCreate   = "invite.create"   // InviteRequest, Invited
-	MethodInviteCancel   = "invite.cancel"   // CancelRequest, Empty
-	MethodQuotaSet       = "quota.set"       // QuotaRequest, Empty
-	MethodMemberRemove   = "member.remove"   // RemoveRequest, Empty
-	MethodCheck          = "check"           // CheckRequest, CheckProgress…, CheckReport
-	MethodLog            = "log"             // LogRequest, Log
-	MethodDeviceRegister = "device.register" // RegisterRequest, Registered
-)
-
-// Methods lists all methods.
-func Methods() []string {
-	return []string{MethodStatus, MethodMembers, MethodInviteCreate, MethodInviteCancel, MethodQuotaSet,
-		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister}
-}
-
-// Empty is a body without anything in it.
-type Empty struct{}
-
-// Quota is a number of bytes, or none at all.
-type Quota struct {
-	Unlimited bool   `json:"unlimited,omitempty"`
-	Bytes     uint64 `json:"bytes"`
-}
-
-// StatusRequest asks for Status.
-type StatusRequest struct{}
-
-// Status is what a box says of itself.
-type Status struct {
-	Name      string     `json:"name"`
-	Version   string     `json:"version"`
-	Key       string     `json:"key"`       // static key, "noise:" and hex
-	Signer    string     `json:"signer"`    // key of its receipts, "box:" and hex
-	Addresses []string   `json:"addresses"` // where it can be reached now
-	Elapsed   int64      `json:"elapsed"`
-	Wall      int64      `json:"wall"`
-	ReadOnly  bool       `json:"read_only"` // it takes in nothing, and still serves
-	You       You        `json:"you"`
-	Box       *BoxStatus `json:"box,omitempty"` // for administrators
-}
-
-// You is what a box says of the account that asks.
-type You struct {
-	Administrator bool   `json:"administrator"`
-	Quota         Quota  `json:"quota"`
-	Used          uint64 `json:"used"`
-}
-
-// BoxStatus is what only administrators see.
-type BoxStatus struct {
-	Uptime   int64  `json:"uptime"`   // of this run
-	Members  int    `json:"members"`  // without removed ones
-	Logs     int    `json:"logs"`     //
-	Bytes    uint64 `json:"bytes"`    // of blocks held
-	Damaged  uint64 `json:"damaged"`  // blocks found bad in this run
-	Sessions int    `json:"sessions"` // links open now
-	Free     uint64 `json:"free"`     // of the disk
-	Disk     uint64 `json:"disk"`     // size of the disk
 }
 
 // MembersRequest asks for members, in the order in which they joined.
