@@ -1,0 +1,188 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"cobox/storage/merklelog"
+)
+
+// logView is one log of the archive.
+type logView struct {
+	id     merklelog.LogID
+	num    uint16
+	blocks *blockMap
+	opener Opener
+
+	mu     sync.Mutex // guards what follows
+	loaded bool
+	foot   *footer // latest; nil if there is none
+	footAt uint64  // block that it ends
+}
+
+// recordRef is a record whose place and length are known from an index or a
+// footer.
+type recordRef struct {
+	loc    location
+	length uint32 // of the contents
+	typ    byte
+}
+
+// payloads fetches and opens data blocks and hands out those that can be
+// read, in any order. It returns why the first of the others could not, if
+// that is known, apart from an error that ends the whole operation: one of fn
+// or of the context.
+func (a *Archive) payloads(ctx context.Context, v *logView, indexes []uint64, fn func(index uint64, payload []byte) error) (cause, err error) {
+	buf := payloadPool.Get().(*[]byte)
+	defer payloadPool.Put(buf)
+	var fatal error
+	fetchErr := a.cfg.Blocks.Fetch(ctx, v.id, indexes, func(i uint64, block []byte) error {
+		a.fetched.Add(1)
+		p, err := v.opener.Open((*buf)[:0], i, v.blocks.epoch(i), block)
+		if err != nil {
+			if cause == nil {
+				cause = fmt.Errorf("block %d of log %s: %w", i, v.id, err)
+			}
+			return nil
+		}
+		if fatal = fn(i, p); fatal != nil {
+			return fatal
+		}
+		return ctx.Err()
+	})
+	switch {
+	case fatal != nil:
+		return nil, fatal
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return errors.Join(fetchErr, cause), nil
+}
+
+var payloadPool = sync.Pool{New: func() any { b := make([]byte, 0, PayloadSize); return &b }}
+
+// piece is a part of a record in one block.
+type piece struct {
+	ref      int
+	at, from int // offset in the record with its header, in the block's body
+	n        int
+}
+
+// readRecords fetches records of one log and hands the contents of those that
+// are whole to fn, which may keep them; it is called from one goroutine. It
+// returns the numbers of the others and, if known, a cause.
+func (a *Archive) readRecords(ctx context.Context, v *logView, refs []recordRef, fn func(i int, contents []byte) error) (missing []int, cause, err error) {
+	pieces := map[uint64][]piece{}
+	var indexes []uint64 // ascending when the refs are
+	left := make([]int, len(refs))
+	bufs := make([][]byte, len(refs))
+	var span []uint64
+	for r, ref := range refs {
+		total := recordHeader + int(ref.length)
+		span = v.blocks.span(span[:0], ref.loc, ref.length)
+		at, from := 0, int(ref.loc.off)
+		for _, i := range span {
+			n := min(total-at, bodySize-from)
+			if _, ok := pieces[i]; !ok {
+				indexes = append(indexes, i)
+			}
+			pieces[i] = append(pieces[i], piece{r, at, from, n})
+			at, from = at+n, 0
+		}
+		left[r] = len(span)
+		if at < total {
+			left[r] = -1 // reaches beyond the end of the log
+		}
+	}
+	cause, err = a.payloads(ctx, v, indexes, func(i uint64, payload []byte) error {
+		ps, ok := pieces[i]
+		if !ok {
+			return nil // not asked for, or a second time
+		}
+		delete(pieces, i)
+		_, body, err := parsePayload(payload, i)
+		if err != nil {
+			return nil // sealed by the writer, but not in this format
+		}
+		for _, p := range ps {
+			if left[p.ref] < 0 {
+				continue
+			}
+			if bufs[p.ref] == nil {
+				bufs[p.ref] = make([]byte, recordHeader+int(refs[p.ref].length))
+			}
+			copy(bufs[p.ref][p.at:p.at+p.n], body[p.from:])
+			if left[p.ref]--; left[p.ref] > 0 {
+				continue
+			}
+			b := bufs[p.ref]
+			bufs[p.ref] = nil
+			typ, n, err := parseRecordHeader(b)
+			if err != nil || typ != refs[p.ref].typ || n != int(refs[p.ref].length) {
+				left[p.ref] = -1
+				continue
+			}
+			if err := fn(p.ref, b[recordHeader:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for r, n := range left {
+		if n != 0 {
+			missing = append(missing, r)
+		}
+	}
+	return missing, cause, nil
+}
+
+// latestFooter finds the newest footer that can be read in the data blocks
+// below end, and the block that it ends. A log without one yields nil. In a
+// log that is whole this takes one block, or two if it was cut off in the
+// middle of a commit.
+func (a *Archive) latestFooter(ctx context.Context, v *logView, end uint64) (*footer, uint64, error) {
+	i, ok := v.blocks.dataBefore(end)
+	for batch := 1; ok; {
+		var run []uint64
+		for j, more := i, true; more && len(run) < batch; j, more = v.blocks.dataBefore(j) {
+			run = append(run, j)
+		}
+		// The last block of the run that can be read says where to go on.
+		readable, at, distance := false, uint64(0), uint32(0)
+		var foot *footer
+		_, err := a.payloads(ctx, v, run, func(j uint64, payload []byte) error {
+			h, body, err := parsePayload(payload, j)
+			if err != nil || readable && j <= at {
+				return nil
+			}
+			var f *footer
+			if h.distance == 0 {
+				if f, err = lastFooter(body, uint32(j)); err != nil {
+					return nil
+				}
+			}
+			readable, at, distance, foot = true, j, h.distance, f
+			return nil
+		})
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case !readable:
+			i, ok = v.blocks.dataBefore(run[len(run)-1])
+			batch = min(batch*8, 64)
+		case foot != nil:
+			return foot, at, nil
+		case distance == noFooter:
+			return nil, 0, nil
+		default:
+			i, ok = v.blocks.dataBefore(at - uint64(distance) + 1)
+			batch = 1
+		}
+	}
+	return nil, 0, nil
+}
