@@ -457,10 +457,8 @@ func (x *sender) flush(nc net.Conn) error {
 }
 
 func (x *sender) flushLocked(nc net.Conn) error {
-	if len(x.buf) > x.sealed {
-		if err := x.seal(x.buf[x.sealed+lengthSize:]); err != nil {
-			return err
-		}
+	if err := x.sealOpen(); err != nil {
+		return err
 	}
 	if cap(x.buf) > smallBuffer {
 		if x.sealed > smallBuffer {
@@ -478,6 +476,13 @@ func (x *sender) flushLocked(nc net.Conn) error {
 	return nil
 }
 
+func (x *sender) sealOpen() error {
+	if len(x.buf) == x.sealed {
+		return nil
+	}
+	return x.seal(x.buf[x.sealed+lengthSize:])
+}
+
 // end flushes and sends an empty record. After it nothing can be written.
 func (x *sender) end(nc net.Conn) error {
 	x.mu.Lock()
@@ -485,9 +490,12 @@ func (x *sender) end(nc net.Conn) error {
 	if x.err != nil {
 		return x.err
 	}
-	err := x.flushLocked(nc)
+	err := x.sealOpen()
 	if err == nil {
-		x.buf = x.buf[:lengthSize]
+		err = x.room(nc, 0)
+	}
+	if err == nil {
+		x.buf = x.buf[:x.sealed+lengthSize]
 		err = x.seal(nil)
 	}
 	if err == nil {

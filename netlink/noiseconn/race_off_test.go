@@ -1,0 +1,5 @@
+//go:build !race
+
+package noiseconn
+
+const raceEnabled = false
