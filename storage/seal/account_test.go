@@ -7,6 +7,7 @@ import (
 	"crypto/hpke"
 	"crypto/sha256"
 	"crypto/sha512"
+	"reflect"
 	"testing"
 	"time"
 
@@ -130,9 +131,39 @@ func TestDevice(t *testing.T) {
 			t.Errorf("%d bytes accepted", n)
 		}
 	}
-	// Invariant 5 (one writer key, one device): keys are never derived.
-	if other := seal.NewDevice(); other.Key() == d.Key() || other.Noise() == d.Noise() || other.KEM() == d.KEM() {
+}
+
+// TestInvariant5 (one writer key, one device): a device's keys are new each
+// time and nothing of an account's is among them, so two machines restored
+// from one phrase never write one log.
+func TestInvariant5(t *testing.T) {
+	d, other := seal.NewDevice(), seal.NewDevice()
+	if other.Key() == d.Key() || other.Noise() == d.Noise() || other.KEM() == d.KEM() {
 		t.Error("two devices share a key")
+	}
+	a := must(seal.DeriveAccount(seal.NewEntropy()))
+	if account.ID(d.Key()) == a.ID() || d.Noise() == a.RecoveryKey() || d.KEM() == a.KEM() {
+		t.Error("a device has a key of the account")
+	}
+	if seal.RecoveryRoot(d.Noise()) == a.RecoveryRoot() || d.KEM() == seal.KEMPrivate(d.Noise()) {
+		t.Error("one key in two roles")
+	}
+}
+
+// TestInvariant19 (decode(encode(x)) = x) over many shapes of envelope; the
+// fuzz targets hold the other direction.
+func TestInvariant19(t *testing.T) {
+	for _, keys := range []int{1, 2, 17, seal.MaxEpochs} {
+		for accounts := 1; accounts <= seal.MaxRecipients; accounts += 13 {
+			for devices := 0; accounts+devices <= seal.MaxRecipients; devices += 9 {
+				e := newEnvelope(keys, accounts, devices)
+				e.Index, e.Roster.Number = uint64(keys*accounts), uint32(devices)<<20
+				got, err := seal.ParseEnvelope(must(seal.AppendEnvelope(nil, e)))
+				if err != nil || !reflect.DeepEqual(got, e) {
+					t.Fatalf("%d keys, %d accounts, %d devices: %v", keys, accounts, devices, err)
+				}
+			}
+		}
 	}
 }
 
