@@ -99,15 +99,6 @@ func (e *RegressionError) Error() string {
 		e.Own.Log, e.Peer.Size, e.Own.Size)
 }
 
-// ForkError says that the peer showed evidence that the log's writer signed two
-// histories. The evidence was verified.
-type ForkError struct{ Fork merklelog.Fork }
-
-func (e *ForkError) Error() string {
-	return fmt.Sprintf("replicate: log %v was forked by its writer (sizes %d and %d)",
-		e.Fork.A.Log, e.Fork.A.Size, e.Fork.B.Size)
-}
-
 // ReceiptError says that a receipt is signed, but not for what was offered: the
 // box is at fault, and what it receipted does not count.
 type ReceiptError struct {
@@ -147,8 +138,13 @@ func (e *NotHeldError) Error() string {
 // ErrClosed means that the session has ended. What ended it is the result of Run.
 var ErrClosed = errors.New("replicate: session is closed")
 
-// ErrNotHere is returned by a Source for a block that it does not have.
-var ErrNotHere = errors.New("replicate: block is not here")
+var (
+	// ErrNotHere is returned by a Source or a Store for a block that it does
+	// not have.
+	ErrNotHere = errors.New("replicate: block is not here")
+	// ErrUnknownLog is returned by a Store for a log that it does not hold.
+	ErrUnknownLog = errors.New("replicate: log is not held here")
+)
 
 const maxMessage = 1024 // bytes of text in an error
 

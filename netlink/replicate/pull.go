@@ -1,0 +1,640 @@
+package replicate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cobox/storage/account"
+	"cobox/storage/merklelog"
+)
+
+const (
+	pullInbox   = 8
+	wantBatch   = 16 // blocks of free credit that are worth a want
+	missingRuns = maxWantRuns
+	sameReceipt = time.Second // within which an unchanged log gets the same receipt again
+)
+
+// pull takes in one log that the peer offers. Its goroutine owns every field
+// below in; the reader posts to it and waits when it is busy with the store.
+//
+// It ends after the offerer's close, which nothing follows. When it refuses the
+// offer it sends an error, which is its last message, and drains until then.
+type pull struct {
+	s    *Session
+	id   uint32
+	in   chan pullEvent
+	done chan struct{} // closed when the goroutine has ended
+
+	offer   *offer
+	log     merklelog.LogID
+	refused bool // the error was sent
+	closed  bool // the close was received
+
+	held    merklelog.Checkpoint // the store's newest
+	leaves  uint64               // the store's
+	pending *advance             // waits until no leaves are under way
+
+	leafNext uint64 // the leaf that is to come next,
+	leafEnd  uint64 // before this one; equal when none are under way
+	leafSize uint64 // the checkpoint that they are proven against
+	stale    bool   // another session moved the log; look again once none are under way
+
+	wants    [][]merklelog.Range // under way, in order; the first is cut as blocks come
+	todo     []merklelog.Range   // missing and not asked for yet
+	scanned  uint64              // below this index todo and wants say what is missing
+	skip     []merklelog.Range   // what the peer said it does not have
+	starving bool                // wants credit and has none under way; under s.mu
+	poke     chan struct{}
+	lastIn   time.Time // when a block last came or was asked for
+	stalled  bool      // credit was lent out since
+
+	asked      uint64    // a receipt is wanted at this size; 0: none
+	dirty      int       // blocks since the last commit began
+	receipted  time.Time // when the last commit began
+	unclean    bool      // checkpoint or leaves changed since
+	committing bool
+	commits    chan commitResult
+	last       message // the last receipt sent
+	lastAt     time.Time
+	lastSettle uint64
+}
+
+type pullEvent struct {
+	kind    kind
+	index   uint64
+	buf     *buffer
+	batch   merklelog.Batch
+	advance *advance
+	hole    merklelog.Range
+	size    uint64
+}
+
+type commitResult struct {
+	settled uint64
+	durable merklelog.Durable
+	receipt *Receipt
+	err     error
+}
+
+// offered begins a pull for an offer of the peer.
+func (r *reader) offered(id uint32, body []byte) error {
+	s := r.s
+	o, err := parseOffer(body)
+	if err != nil {
+		return violation("reading an offer", err)
+	}
+	p := &pull{
+		s: s, id: id, offer: o, log: o.checkpoint.Log,
+		in: make(chan pullEvent, pullInbox), done: make(chan struct{}),
+		poke: make(chan struct{}, 1), commits: make(chan commitResult, 1),
+	}
+	s.mu.Lock()
+	_, twice := s.pulls[id]
+	open := len(s.pulls)
+	if !twice && open < maxOffers {
+		s.pulls[id] = p
+	}
+	s.mu.Unlock()
+	switch {
+	case twice:
+		return violationf("reading an offer", "offer %d is open already", id)
+	case open >= maxOffers:
+		return violationf("reading an offer", "%d offers are open", open)
+	}
+	tooFast := !r.allowOffer()
+	s.start(func() { p.run(tooFast) })
+	return nil
+}
+
+// post hands an event to the goroutine. It fails only when the session ends;
+// then a buffer is still the caller's.
+func (p *pull) post(e pullEvent) error {
+	select {
+	case p.in <- e:
+		return nil
+	case <-p.done:
+		return violationf("receiving for an offer", "%v after its close", e.kind)
+	case <-p.s.ctx.Done():
+		return context.Cause(p.s.ctx)
+	}
+}
+
+// receive parses a message of the offerer.
+func (p *pull) receive(k kind, body []byte) error {
+	e := pullEvent{kind: k}
+	var err error
+	switch k {
+	case kindAdvance:
+		e.advance, err = parseAdvance(body)
+		if err == nil && e.advance.checkpoint.Log != p.log {
+			err = errors.New("checkpoint of another log")
+		}
+	case kindLeaves:
+		e.batch, err = merklelog.ParseBatch(body)
+	case kindHole:
+		e.hole, err = parseHole(body)
+	case kindAsk:
+		e.size, err = parseAsk(body)
+	case kindClose:
+		_, err = parseError(body)
+	}
+	if err != nil {
+		return violation("receiving for an offer", err)
+	}
+	return p.post(e)
+}
+
+func (p *pull) run(tooFast bool) {
+	s := p.s
+	defer func() {
+		s.mu.Lock()
+		delete(s.pulls, p.id)
+		s.mu.Unlock()
+		close(p.done)
+		for len(p.in) > 0 {
+			if e := <-p.in; e.buf != nil {
+				s.takenIn(e.buf)
+			}
+		}
+		p.pokeOthers()
+	}()
+	if tooFast {
+		p.refuse(&Error{Code: CodeBusy, Message: "too many offers in a short time"})
+	} else if err := p.begin(); err != nil {
+		p.fault("taking up an offer", err)
+	}
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for !p.closed {
+		if !p.refused {
+			if err := p.step(); err != nil {
+				p.fault("taking in a log", err)
+			}
+			timer.Reset(p.nextDeadline())
+		}
+		select {
+		case e := <-p.in:
+			p.handle(e)
+		case r := <-p.commits:
+			p.committed(r)
+		case <-p.poke:
+		case <-timer.C:
+			p.checkStall()
+		case <-s.ctx.Done():
+			p.waitCommit()
+			return
+		}
+	}
+	p.waitCommit()
+	if !p.refused {
+		p.sendError(&Error{Code: CodeNone})
+	}
+	s.credit.give(p.outstanding())
+}
+
+// begin decides whether the offer is taken up and says what is known.
+func (p *pull) begin() error {
+	s := p.s
+	box := s.cfg.Box
+	if box == nil {
+		return &Error{Code: CodeNotAllowed, Message: "this side holds no logs"}
+	}
+	m := p.offer.manifest
+	if m.ID() != p.log {
+		return violationf("checking an offer", "checkpoint and manifest are of different logs")
+	}
+	cert, err := account.VerifyManifest(m)
+	if err != nil {
+		return violation("checking an offer", err)
+	}
+	if err := p.offer.checkpoint.Verify(m.Writer); err != nil {
+		return violation("checking an offer", err)
+	}
+	state, err := box.Store.Log(p.log)
+	fresh := err != nil && s.code(err) == CodeUnknownLog
+	if err != nil && !fresh {
+		return err
+	}
+	if err := box.Authorizer.MayDeliver(s.ctx, s.cfg.Peer, p.log, m, cert, fresh); err != nil {
+		return err
+	}
+	// A checkpoint that is no newer goes to the store as well: it may be the
+	// other half of a fork.
+	if fresh || p.offer.checkpoint.Size <= state.Checkpoint.Size {
+		if p.offer.checkpoint != state.Checkpoint {
+			if err := box.Store.OfferCheckpoint(m, p.offer.checkpoint, nil); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.refresh(); err != nil {
+		return err
+	}
+	p.unclean = true
+	p.receipted = time.Now()
+	p.lastIn = time.Now()
+	p.sendKnown()
+	return nil
+}
+
+// refresh reads where the store stands; another session may have moved it.
+func (p *pull) refresh() error {
+	state, err := p.s.cfg.Box.Store.Log(p.log)
+	if err != nil {
+		return err
+	}
+	p.held, p.leaves = state.Checkpoint, state.Leaves
+	p.leafNext, p.leafEnd = p.leaves, p.leaves
+	return nil
+}
+
+func (p *pull) sendKnown() {
+	state, err := p.s.cfg.Box.Store.Log(p.log)
+	if err != nil {
+		p.fault("reading a log", err)
+		return
+	}
+	k := known{checkpoint: state.Checkpoint, leaves: state.Leaves, held: min(state.Held, state.Leaves)}
+	p.s.send(message(appendKnown(newMessage(kindKnown, p.id), &k)).finish())
+}
+
+// step asks for what can be asked for and begins a commit if one is due.
+func (p *pull) step() error {
+	if p.pending != nil && p.leafNext == p.leafEnd {
+		a := p.pending
+		p.pending = nil
+		if err := p.takeAdvance(a); err != nil {
+			return err
+		}
+	}
+	p.wantLeaves()
+	if err := p.wantBlocks(); err != nil {
+		return err
+	}
+	if !p.committing && p.commitDue(time.Now()) {
+		p.commit()
+	}
+	return nil
+}
+
+func (p *pull) takeAdvance(a *advance) error {
+	if err := p.refresh(); err != nil {
+		return err
+	}
+	// If another session moved the checkpoint, the peer hears where it is now.
+	if a.from == p.held.Size && a.checkpoint.Size > p.held.Size {
+		if err := p.s.cfg.Box.Store.OfferCheckpoint(p.offer.manifest, a.checkpoint, a.proof); err != nil {
+			return err
+		}
+		p.unclean = true
+		if err := p.refresh(); err != nil {
+			return err
+		}
+	}
+	p.sendKnown()
+	return nil
+}
+
+// wantLeaves keeps up to maxWantLeaves leaves under way. While an advance waits
+// it asks for none, since their proofs would lead to the old checkpoint.
+func (p *pull) wantLeaves() {
+	under := p.leafEnd - p.leafNext
+	if p.stale || p.pending != nil || p.leafEnd >= p.held.Size || under > maxWantLeaves/2 || (under > 0 && p.leafSize != p.held.Size) {
+		return
+	}
+	w := wantLeaves{first: p.leafEnd, size: p.held.Size}
+	w.count = uint32(min(maxWantLeaves-under, w.size-w.first))
+	p.leafEnd = w.end()
+	p.leafSize = w.size
+	p.s.send(message(appendWantLeaves(newMessage(kindWantLeaves, p.id), &w)).finish())
+}
+
+// wantBlocks asks for missing blocks as far as there is credit.
+func (p *pull) wantBlocks() error {
+	for {
+		if len(p.todo) == 0 && p.scanned < p.leaves {
+			if err := p.scan(); err != nil {
+				return err
+			}
+		}
+		n := int(min(merklelog.CountRanges(p.todo), maxWantBlocks))
+		if n == 0 {
+			p.setStarving(false)
+			return nil
+		}
+		// A want for a few blocks is made only if nothing is under way.
+		least := 1
+		if len(p.wants) > 0 {
+			least = min(n, wantBatch)
+		}
+		got := p.s.credit.take(n)
+		if got < least {
+			p.s.credit.give(got)
+			p.setStarving(len(p.wants) == 0)
+			return nil
+		}
+		p.setStarving(false)
+		runs, rest := runBlocks(p.todo, got)
+		p.todo = rest
+		if n := int(merklelog.CountRanges(runs)); n < got {
+			p.s.credit.give(got - n)
+		}
+		if len(p.wants) == 0 {
+			p.lastIn = time.Now()
+		}
+		p.wants = append(p.wants, runs)
+		p.s.send(message(appendWant(newMessage(kindWant, p.id), runs)).finish())
+	}
+}
+
+// scan looks for missing blocks beyond those that are known to be.
+func (p *pull) scan() error {
+	missing, err := p.s.cfg.Box.Store.Missing(p.log, p.scanned, missingRuns)
+	if err != nil {
+		return err
+	}
+	next := p.leaves
+	if len(missing) == missingRuns {
+		next = min(next, missing[len(missing)-1].End())
+	}
+	var todo []merklelog.Range
+	for _, r := range missing {
+		first, end := max(r.First, p.scanned), min(r.End(), next)
+		if first < end {
+			todo = merklelog.AddRange(todo, merklelog.Range{First: first, Count: end - first})
+		}
+	}
+	for _, r := range p.skip {
+		todo = merklelog.SubtractRange(todo, r)
+	}
+	p.todo, p.scanned = todo, next
+	return nil
+}
+
+func (p *pull) outstanding() (n int) {
+	for _, w := range p.wants {
+		n += int(merklelog.CountRanges(w))
+	}
+	return n
+}
+
+// settled returns the size below which nothing more can be had from the peer.
+func (p *pull) settled() uint64 {
+	n := min(p.held.Size, p.leaves)
+	if p.scanned < n {
+		n = p.scanned
+	}
+	if len(p.todo) > 0 {
+		n = min(n, p.todo[0].First)
+	}
+	if len(p.wants) > 0 {
+		n = min(n, p.wants[0][0].First)
+	}
+	return n
+}
+
+func (p *pull) handle(e pullEvent) {
+	var err error
+	if e.kind == kindClose {
+		p.closed = true
+		return
+	}
+	if p.refused { // drain; what is under way was given back
+		if e.buf != nil {
+			p.s.takenIn(e.buf)
+		}
+		return
+	}
+	switch e.kind {
+	case kindBlock:
+		err = p.takeBlock(e.index, e.buf)
+		p.s.takenIn(e.buf)
+	case kindLeaves:
+		err = p.takeLeaves(e.batch)
+	case kindAdvance:
+		if p.pending != nil {
+			err = violationf("receiving a checkpoint", "the one before was not answered yet")
+		}
+		p.pending = e.advance
+	case kindHole:
+		err = p.takeHole(e.hole)
+	case kindAsk:
+		p.asked = max(p.asked, e.size)
+		if time.Since(p.lastAt) < sameReceipt && !p.unclean && p.dirty == 0 && !p.committing &&
+			p.lastSettle >= p.asked {
+			p.s.send(p.last)
+			p.asked = 0
+		}
+	}
+	if err != nil {
+		p.fault("taking in a log", err)
+	}
+}
+
+func (p *pull) takeBlock(index uint64, buf *buffer) error {
+	if len(p.wants) == 0 || p.wants[0][0].First != index {
+		return violationf("receiving a block", "block %d was not asked for or is out of turn", index)
+	}
+	p.popWanted(1)
+	err := p.s.cfg.Box.Store.PutBlock(p.s.ctx, p.log, index, buf.block())
+	p.gave(1)
+	switch {
+	case err == nil:
+		p.dirty++
+	case p.s.code(err) == CodeNotHeld: // dropped since it was asked for
+	default:
+		return err
+	}
+	return nil
+}
+
+// popWanted takes n blocks off the first run that is under way.
+func (p *pull) popWanted(n uint64) {
+	w := p.wants[0]
+	w[0].First += n
+	if w[0].Count -= n; w[0].Count == 0 {
+		if w = w[1:]; len(w) == 0 {
+			p.wants = p.wants[1:]
+			return
+		}
+		p.wants[0] = w
+	}
+}
+
+// gave returns credit and lets another log of this session have it.
+func (p *pull) gave(n int) {
+	p.lastIn = time.Now()
+	p.stalled = false
+	p.s.credit.give(n)
+	p.pokeOthers()
+}
+
+func (p *pull) setStarving(yes bool) {
+	p.s.mu.Lock()
+	p.starving = yes
+	p.s.mu.Unlock()
+}
+
+func (p *pull) pokeOthers() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if len(p.s.pulls) < 2 {
+		return
+	}
+	for _, o := range p.s.pulls {
+		if o != p && o.starving {
+			select {
+			case o.poke <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+func (p *pull) takeLeaves(b merklelog.Batch) error {
+	n := uint64(len(b.Leaves))
+	if p.leafNext == p.leafEnd || b.First != p.leafNext || b.First+n > p.leafEnd {
+		return violationf("receiving leaves", "%d leaves at %d were not asked for or are out of turn", n, b.First)
+	}
+	p.leafNext += n
+	if !p.stale && b.First == p.leaves {
+		if err := p.appendLeaves(b); err != nil {
+			return err
+		}
+	} else {
+		p.stale = true
+	}
+	if p.stale && p.leafNext == p.leafEnd {
+		p.stale = false
+		return p.refresh()
+	}
+	return nil
+}
+
+func (p *pull) appendLeaves(b merklelog.Batch) error {
+	store := p.s.cfg.Box.Store
+	err := store.AppendLeaves(p.log, b)
+	if err == nil {
+		p.leaves += uint64(len(b.Leaves))
+		p.unclean = true
+		return nil
+	}
+	state, stateErr := store.Log(p.log)
+	if stateErr != nil {
+		return stateErr
+	}
+	if state.Checkpoint.Size == p.leafSize && state.Leaves == b.First {
+		return err
+	}
+	p.stale = true // the peer is not to blame
+	return nil
+}
+
+// takeHole notes that blocks cannot be had. The hole answers those blocks of
+// the first want that lie in it; for later ones it is a hint.
+func (p *pull) takeHole(r merklelog.Range) error {
+	if len(p.wants) == 0 || p.wants[0][0].First != r.First {
+		return violationf("receiving a hole", "block %d was not asked for or is out of turn", r.First)
+	}
+	answered := 0
+	want := len(p.wants)
+	for len(p.wants) == want && p.wants[0][0].First < r.End() {
+		n := min(p.wants[0][0].Count, r.End()-p.wants[0][0].First)
+		p.popWanted(n)
+		answered += int(n)
+	}
+	p.gave(answered)
+	p.todo = merklelog.SubtractRange(p.todo, r)
+	if r.End() > p.scanned {
+		p.skip = merklelog.AddRange(p.skip, r)
+		if len(p.skip) > maxWantRuns { // only a hint: forget the oldest
+			p.skip = p.skip[1:]
+		}
+	}
+	return nil
+}
+
+// fault ends the offer, or the session if the peer is to blame.
+func (p *pull) fault(doing string, err error) {
+	s := p.s
+	if s.ctx.Err() != nil {
+		return
+	}
+	var v *ViolationError
+	var fork *merklelog.ForkError
+	switch {
+	case errors.As(err, &v):
+		s.fail(err)
+		return
+	case errors.As(err, &fork):
+		s.cfg.Logger.Warn("a log was forked by its writer and is frozen", "log", p.log, "sizes", []uint64{fork.Fork.A.Size, fork.Fork.B.Size})
+		s.send(message(merklelog.AppendFork(newMessage(kindFork, p.id), fork.Fork)).finish())
+		p.refuse(&Error{Code: CodeFrozen, Message: "the log was forked by its writer"})
+		return
+	case errors.Is(err, merklelog.ErrBlock), errors.Is(err, merklelog.ErrProof),
+		errors.Is(err, merklelog.ErrSignature), errors.Is(err, merklelog.ErrDiverged):
+		s.fail(violation(doing, err))
+		return
+	}
+	e := s.storeError(doing, err)
+	// What came before the refusal counts: it is committed and receipted.
+	p.waitCommit()
+	if p.dirty > 0 && !p.refused {
+		p.commit()
+		p.waitCommit()
+	}
+	p.refuse(e)
+}
+
+// code returns what an error of the store means.
+func (s *Session) code(err error) Code {
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e.Code
+	case errors.Is(err, ErrUnknownLog):
+		return CodeUnknownLog
+	case errors.Is(err, ErrNotHere):
+		return CodeNotHeld
+	case s.cfg.Box == nil:
+		return CodeInternal
+	}
+	return s.cfg.Box.Code(err)
+}
+
+// storeError says what the peer may know of an error, and logs what it may not.
+func (s *Session) storeError(doing string, err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return refusal(e)
+	}
+	code := s.code(err)
+	if code == CodeInternal || code == CodeNone {
+		s.cfg.Logger.Error("replicating failed", "doing", doing, "error", err)
+		return &Error{Code: CodeInternal}
+	}
+	return &Error{Code: code, Message: cleanText(err.Error(), maxMessage)}
+}
+
+// refuse sends the last message of this side about the offer.
+func (p *pull) refuse(e *Error) {
+	if p.refused {
+		return
+	}
+	p.refused = true
+	p.sendError(e)
+	p.s.credit.give(p.outstanding())
+	p.wants, p.todo = nil, nil
+	p.setStarving(false)
+	p.pokeOthers()
+}
+
+func (p *pull) sendError(e *Error) {
+	p.s.send(message(appendError(newMessage(kindError, p.id), e)).finish())
+}
+
+// String is for logs.
+func (p *pull) String() string { return fmt.Sprintf("offer %d of log %v", p.id, p.log) }

@@ -1,0 +1,320 @@
+package replicate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"cobox/storage/account"
+	"cobox/storage/merklelog"
+)
+
+// readJob is a read or a list that the peer asked for.
+type readJob struct {
+	id       uint32
+	read     *read      // nil for a list
+	who      account.ID // of a list
+	canceled atomic.Bool
+}
+
+func (j *readJob) cancel() { j.canceled.Store(true) }
+
+// readAsked queues a read of the peer.
+func (s *Session) readAsked(id uint32, body []byte) error {
+	r, err := parseRead(body)
+	if err != nil {
+		return violation("reading a read", err)
+	}
+	return s.enqueueRead(&readJob{id: id, read: r})
+}
+
+// logsAsked queues a list of the logs of an account.
+//
+//	offset  bytes
+//	     0     32  account
+func (s *Session) logsAsked(id uint32, body []byte) error {
+	c := scanner{what: "logs", b: body}
+	j := &readJob{id: id}
+	c.copy(j.who[:])
+	if err := c.done(); err != nil {
+		return violation("reading a request", err)
+	}
+	return s.enqueueRead(j)
+}
+
+func (s *Session) enqueueRead(j *readJob) error {
+	if s.cfg.Box == nil {
+		s.send(message(appendError(newMessage(kindError, j.id), &Error{Code: CodeNotAllowed, Message: "this side serves no reads"})).finish())
+		return nil
+	}
+	s.mu.Lock()
+	_, twice := s.jobs[j.id]
+	full := s.reading >= maxRequests
+	if !twice && !full {
+		s.jobs[j.id] = j
+		s.reading++
+	}
+	s.mu.Unlock()
+	if twice || full {
+		return violationf("reading a request", "request %d is open already, or too many are", j.id)
+	}
+	s.reads <- j // has room for maxRequests
+	return nil
+}
+
+// serveReads is the goroutine that answers reads and lists, in turn.
+func (s *Session) serveReads() {
+	for {
+		select {
+		case j := <-s.reads:
+			err := s.serveRead(j)
+			if s.ctx.Err() != nil {
+				return
+			}
+			// The peer may use the id again once it has the last answer.
+			s.mu.Lock()
+			delete(s.jobs, j.id)
+			s.reading--
+			s.mu.Unlock()
+			if err != nil {
+				e := s.storeError("serving a read", err)
+				s.sendBulk(s.ctx, classRestore, outgoing{msg: message(appendError(newMessage(kindError, j.id), e)).finish()})
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Session) serveRead(j *readJob) error {
+	if j.canceled.Load() {
+		return &Error{Code: CodeCanceled}
+	}
+	if j.read == nil {
+		return s.serveLogs(j)
+	}
+	r := j.read
+	if err := s.mayRead(r); err != nil {
+		return err
+	}
+	for _, t := range r.paths {
+		msg, err := s.makePath(j.id, r, t)
+		if err != nil {
+			return err
+		}
+		if err := s.sendBulk(s.ctx, classRestore, outgoing{msg: msg}); err != nil {
+			return err
+		}
+	}
+	for _, i := range r.indexes {
+		if j.canceled.Load() {
+			return &Error{Code: CodeCanceled}
+		}
+		out, err := s.makeData(j.id, r.log, i)
+		if err != nil {
+			return err
+		}
+		if err := s.sendBulk(s.ctx, classRestore, out); err != nil {
+			s.free(out.buf)
+			return err
+		}
+	}
+	return nil
+}
+
+// mayRead checks that the peer may read the log and that paths to the size can
+// be made. It asks the store once, and again only for a larger size: whoever
+// removes a member or a log ends its sessions too.
+func (s *Session) mayRead(r *read) error {
+	leaves, ok := s.readChecked[r.log]
+	if ok && r.size <= leaves {
+		return nil
+	}
+	box := s.cfg.Box
+	state, err := box.Store.Log(r.log)
+	if err != nil {
+		return err
+	}
+	if err := box.Authorizer.MayRead(s.ctx, s.cfg.Peer, r.log, state.Manifest); err != nil {
+		return err
+	}
+	if len(s.readChecked) >= 1024 {
+		clear(s.readChecked)
+	}
+	s.readChecked[r.log] = state.Leaves
+	if r.size > state.Leaves {
+		return &Error{Code: CodeNotHeld, Message: fmt.Sprintf("only %d leaves of the log are here", state.Leaves)}
+	}
+	return nil
+}
+
+// makePath makes the answer for one subtree. Its leaves tell their own inner
+// nodes, so only the part of the path above it is sent.
+func (s *Session) makePath(id uint32, r *read, t subtree) (message, error) {
+	store := s.cfg.Box.Store
+	n := t.count(r.size)
+	leaves, err := store.Leaves(r.log, t.first, n)
+	if err != nil {
+		return nil, err
+	}
+	if len(leaves) != n {
+		return nil, fmt.Errorf("replicate: store gave %d leaves of %d", len(leaves), n)
+	}
+	proof, err := store.Inclusion(r.log, t.first, r.size)
+	if err != nil {
+		return nil, err
+	}
+	inner := bits.Len(uint(n - 1))
+	if len(proof) < inner {
+		return nil, fmt.Errorf("replicate: store gave an inclusion path of %d hashes", len(proof))
+	}
+	p := path{first: t.first, leaves: leaves, proof: proof[inner:]}
+	return message(appendPath(newMessage(kindPath, id), &p)).finish(), nil
+}
+
+// makeData makes the answer for one block.
+func (s *Session) makeData(id uint32, log merklelog.LogID, i uint64) (outgoing, error) {
+	box := s.cfg.Box
+	buf := s.cfg.Limits.get()
+	err := box.Store.ReadBlock(log, i, buf.block())
+	if err == nil {
+		putBlockHeader(buf, kindData, id, i)
+		return outgoing{buf: buf}, nil
+	}
+	s.free(buf)
+	a := absent{index: i, code: s.code(err)}
+	switch a.code {
+	case CodeNotHeld:
+	case CodeDamaged:
+		s.cfg.Logger.Error("a block that was asked for is damaged", "log", log, "index", i, "error", err)
+	default:
+		return outgoing{}, err
+	}
+	return outgoing{msg: message(appendAbsent(newMessage(kindAbsent, id), a)).finish()}, nil
+}
+
+func (s *Session) serveLogs(j *readJob) error {
+	box := s.cfg.Box
+	if box.Logs == nil {
+		return &Error{Code: CodeUnsupported}
+	}
+	if err := box.Authorizer.MayList(s.ctx, s.cfg.Peer, j.who); err != nil {
+		return err
+	}
+	n := uint32(0)
+	for e, err := range box.Logs(s.ctx, j.who) {
+		switch {
+		case err != nil:
+			return err
+		case j.canceled.Load():
+			return &Error{Code: CodeCanceled}
+		case n == maxLogs:
+			return &Error{Code: CodeTooLarge, Message: "too many logs for one list"}
+		}
+		msg := message(appendLogEntry(newMessage(kindLog, j.id), e)).finish()
+		if err := s.sendBulk(s.ctx, classRestore, outgoing{msg: msg}); err != nil {
+			return err
+		}
+		n++
+	}
+	msg := message(appendLogsEnd(newMessage(kindLogsEnd, j.id), n)).finish()
+	return s.sendBulk(s.ctx, classRestore, outgoing{msg: msg})
+}
+
+// callJob is a request by method that the peer made.
+type callJob struct {
+	ctx  context.Context
+	stop context.CancelFunc
+}
+
+func (j *callJob) cancel() { j.stop() }
+
+// requested serves a request by method, in a goroutine of its own.
+func (s *Session) requested(id uint32, body []byte) error {
+	r, err := parseRequest(body)
+	if err != nil {
+		return violation("reading a request", err)
+	}
+	refuse := func(e *Error) error {
+		s.send(message(appendError(newMessage(kindError, id), e)).finish())
+		return nil
+	}
+	if s.cfg.Box == nil || s.cfg.Box.Admin == nil {
+		return refuse(&Error{Code: CodeUnsupported, Message: "this side answers no requests"})
+	}
+	r.body = slices.Clone(r.body)
+	j := new(callJob)
+	j.ctx, j.stop = context.WithCancel(s.ctx)
+	s.mu.Lock()
+	_, twice := s.jobs[id]
+	full := s.calling >= maxCalls
+	if !twice && !full {
+		s.jobs[id] = j
+		s.calling++
+	}
+	s.mu.Unlock()
+	if twice {
+		j.stop()
+		return violationf("reading a request", "request %d is open already", id)
+	}
+	if full {
+		j.stop()
+		return refuse(&Error{Code: CodeBusy, Message: "too many requests at once"})
+	}
+	s.start(func() { s.serveRequest(id, j, r) })
+	return nil
+}
+
+func (s *Session) serveRequest(id uint32, j *callJob, r *request) {
+	var mu sync.Mutex
+	over := false
+	progress := func(v any) {
+		body, err := json.Marshal(v)
+		if err != nil || len(body) > maxBody {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			return
+		}
+		select {
+		case s.out.bulk[classRestore] <- outgoing{msg: message(append(newMessage(kindProgress, id), body...)).finish()}:
+		default: // the peer is too slow for it
+		}
+	}
+	body, err := s.cfg.Box.Admin.Serve(j.ctx, s.cfg.Peer, r.method, r.body, progress)
+	canceled := j.ctx.Err() != nil
+	j.stop()
+	mu.Lock()
+	over = true
+	mu.Unlock()
+	s.mu.Lock()
+	delete(s.jobs, id)
+	s.calling--
+	s.mu.Unlock()
+	if err == nil && len(body) > MaxReply {
+		err = &Error{Code: CodeTooLarge, Message: "the reply is too long"}
+	}
+	if err != nil {
+		e := s.storeError("serving "+r.method, err)
+		if canceled && e.Code == CodeInternal {
+			e = &Error{Code: CodeCanceled}
+		}
+		s.sendBulk(s.ctx, classRestore, outgoing{msg: message(appendError(newMessage(kindError, id), e)).finish()})
+		return
+	}
+	for {
+		part := reply{part: body[:min(len(body), maxPart)]}
+		body = body[len(part.part):]
+		part.more = len(body) > 0
+		msg := message(appendReply(newMessage(kindReply, id), &part)).finish()
+		if s.sendBulk(s.ctx, classRestore, outgoing{msg: msg}) != nil || !part.more {
+			return
+		}
+	}
+}
