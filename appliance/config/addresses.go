@@ -4,7 +4,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // Addresses lists where peers can reach a box that listens at bound (as the
@@ -20,14 +19,11 @@ func (c *Config) Addresses(bound net.Addr, interfaces func() ([]net.Addr, error)
 	if len(c.Advertise) > 0 {
 		list := make([]string, 0, len(c.Advertise))
 		for _, a := range c.Advertise {
-			host, port, err := splitAdvertise(a)
+			addr, err := advertised(a, tcp.Port())
 			if err != nil {
 				return nil, &FieldError{Field: "advertise", Problem: err.Error()}
 			}
-			if port == 0 {
-				port = tcp.Port()
-			}
-			list = append(list, net.JoinHostPort(host, strconv.Itoa(int(port))))
+			list = append(list, addr.String())
 		}
 		return list, nil
 	}

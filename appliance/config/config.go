@@ -19,6 +19,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"cobox/netlink/pairing"
 )
 
 // Defaults of the two addresses.
@@ -90,8 +92,8 @@ func (c *Config) Validate() error {
 		return bad("advertise", "%d addresses; at most %d fit into the pairing code", len(c.Advertise), MaxAdvertise)
 	}
 	for _, a := range c.Advertise {
-		if _, _, err := splitAdvertise(a); err != nil {
-			return bad("advertise", "%q: %v", a, err)
+		if _, err := advertised(a, 1); err != nil {
+			return bad("advertise", "%v", err)
 		}
 	}
 	return nil
@@ -124,8 +126,8 @@ func checkListen(addr string) error {
 	if err != nil {
 		return fmt.Errorf("%q is not HOST:PORT", addr)
 	}
-	if _, err := checkPort(port, 0); err != nil {
-		return err
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
+		return fmt.Errorf("%q is not a port from 0 to 65535", port)
 	}
 	if host == "" || host == "localhost" {
 		return nil
@@ -136,55 +138,19 @@ func checkListen(addr string) error {
 	return nil
 }
 
-func checkPort(port string, least uint64) (uint16, error) {
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n < least || strconv.FormatUint(n, 10) != port {
-		return 0, fmt.Errorf("%q is not a port from %d to 65535", port, least)
+// advertised reads HOST or HOST:PORT, with port for the first.
+func advertised(a string, port uint16) (pairing.Address, error) {
+	if host, bare := bareHost(a); bare {
+		a = net.JoinHostPort(host, strconv.Itoa(int(port)))
 	}
-	return uint16(n), nil
+	return pairing.ParseAddress(a)
 }
 
-// splitAdvertise takes HOST or HOST:PORT apart; port is 0 when there is none.
-func splitAdvertise(a string) (host string, port uint16, err error) {
-	host = a
-	if _, ipErr := netip.ParseAddr(a); ipErr != nil {
-		if h, p, splitErr := net.SplitHostPort(a); splitErr == nil {
-			if port, err = checkPort(p, 1); err != nil {
-				return "", 0, err
-			}
-			host = h
-		}
+// bareHost tells whether a is an address without a port; an IPv6 address may
+// stand in brackets.
+func bareHost(a string) (string, bool) {
+	if _, err := netip.ParseAddr(strings.Trim(a, "[]")); err == nil {
+		return strings.Trim(a, "[]"), true
 	}
-	if ip, ipErr := netip.ParseAddr(host); ipErr == nil {
-		if ip.IsUnspecified() || ip.IsMulticast() {
-			return "", 0, fmt.Errorf("nobody can dial this address")
-		}
-		if ip.Zone() != "" {
-			return "", 0, fmt.Errorf("an address with a zone means nothing on another machine")
-		}
-		return host, port, nil
-	}
-	if err := checkHostname(host); err != nil {
-		return "", 0, err
-	}
-	return host, port, nil
-}
-
-// checkHostname accepts the names of RFC 1123: labels of letters, digits and
-// hyphens.
-func checkHostname(host string) error {
-	if host == "" || len(host) > 253 {
-		return fmt.Errorf("a host name has 1 to 253 characters")
-	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(host, "."), ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return fmt.Errorf("not a host name or IP address")
-		}
-		for _, r := range label {
-			if !(r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z') {
-				return fmt.Errorf("not a host name or IP address")
-			}
-		}
-	}
-	return nil
+	return a, !strings.Contains(a, ":")
 }

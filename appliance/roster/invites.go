@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
 	"cobox/storage/account"
 )
 
@@ -29,9 +30,6 @@ const (
 	MinLifetime = time.Minute
 	MaxLifetime = 90 * 24 * time.Hour
 )
-
-// Secret is the one-time secret of an invite. It prints as nothing.
-type Secret = hex16
 
 // Invite is one invite as people see it.
 type Invite struct {
@@ -70,18 +68,18 @@ func (i *inviteRecord) state(now Stamp) InviteState {
 
 // SetClaim gives an unclaimed box the secret of its pairing code. It does
 // nothing if the roster has that claim already, and fails if it has another.
-func (r *Roster) SetClaim(id noiseconn.InviteID, secret Secret) error {
+func (r *Roster) SetClaim(id noiseconn.InviteID, secret pairing.Secret) error {
 	if err := checkSecret(secret[:]); err != nil {
 		return fmt.Errorf("roster: pairing code: %w", err)
 	}
 	return r.change(func(c *change) error {
 		if old, rec := r.claim(); rec != nil {
-			if old == id && rec.Secret == secret {
+			if old == id && pairing.Secret(rec.Secret).Equal(secret) {
 				return nil
 			}
 			return errors.New("roster: this box has another pairing code already")
 		}
-		rec := &inviteRecord{V: recordVersion, Role: RoleClaim, Secret: secret, Quota: Unlimited, Created: r.now()}
+		rec := &inviteRecord{V: recordVersion, Role: RoleClaim, Secret: hex16(secret), Quota: Unlimited, Created: r.now()}
 		c.put(inviteKey(id), appendRecord(rec), func() { r.invites[id] = rec })
 		return nil
 	})
@@ -100,14 +98,22 @@ func (r *Roster) claim() (noiseconn.InviteID, *inviteRecord) {
 
 // Claim returns the id and the secret of the pairing code, as long as the box
 // is unclaimed.
-func (r *Roster) Claim() (id noiseconn.InviteID, secret Secret, unclaimed bool) {
+func (r *Roster) Claim() (id noiseconn.InviteID, secret pairing.Secret, unclaimed bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	id, rec := r.claim()
 	if rec == nil || rec.UsedBy != nil {
-		return noiseconn.InviteID{}, Secret{}, false
+		return noiseconn.InviteID{}, pairing.Secret{}, false
 	}
-	return id, rec.Secret, true
+	return id, pairing.Secret(rec.Secret), true
+}
+
+// HasClaim reports whether the box has a pairing code, used or not.
+func (r *Roster) HasClaim() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, rec := r.claim()
+	return rec != nil
 }
 
 // Claimed reports whether somebody has claimed the box.
@@ -121,24 +127,24 @@ func (r *Roster) Claimed() bool {
 // PairingSecret returns the secret with which a peer that names this invite
 // has to come. It also knows invites that are used, expired or cancelled: who
 // holds the secret is told so by Enroll, and who does not is told nothing.
-func (r *Roster) PairingSecret(id noiseconn.InviteID) (Secret, bool) {
+func (r *Roster) PairingSecret(id noiseconn.InviteID) (pairing.Secret, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	rec := r.invites[id]
 	if rec == nil {
-		return Secret{}, false
+		return pairing.Secret{}, false
 	}
-	return rec.Secret, true
+	return pairing.Secret(rec.Secret), true
 }
 
 // CreateInvite makes an invite for a member with a quota in bytes, which
 // expires after lifetime of the box's own time. name may be empty.
-func (r *Roster) CreateInvite(name string, quota uint64, lifetime time.Duration) (Invite, Secret, error) {
+func (r *Roster) CreateInvite(name string, quota uint64, lifetime time.Duration) (Invite, pairing.Secret, error) {
 	if err := checkOptionalName(name); err != nil {
-		return Invite{}, Secret{}, &RefusedError{ReasonInvalid, err}
+		return Invite{}, pairing.Secret{}, &RefusedError{ReasonInvalid, err}
 	}
 	if lifetime < MinLifetime || lifetime > MaxLifetime {
-		return Invite{}, Secret{}, &RefusedError{ReasonInvalid,
+		return Invite{}, pairing.Secret{}, &RefusedError{ReasonInvalid,
 			fmt.Errorf("an invite lives from %v to %d days", MinLifetime, MaxLifetime/(24*time.Hour))}
 	}
 	var id noiseconn.InviteID
@@ -174,9 +180,9 @@ func (r *Roster) CreateInvite(name string, quota uint64, lifetime time.Duration)
 		return nil
 	})
 	if err != nil {
-		return Invite{}, Secret{}, err
+		return Invite{}, pairing.Secret{}, err
 	}
-	return r.invite(id, rec), rec.Secret, nil
+	return r.invite(id, rec), pairing.Secret(rec.Secret), nil
 }
 
 // CancelInvite closes an open invite; for one that is closed it does nothing.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
 	"cobox/storage/account"
 )
 
@@ -145,7 +146,7 @@ func TestDamagedRecord(t *testing.T) {
 
 func TestSecretsPrintNothing(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%s", "%x", "%d", "%q"} {
-		s := fmt.Sprintf(verb+verb+verb, hex32{0xab, 0xcd}, hex16{0xab, 0xcd}, struct{ S Secret }{Secret{0xab, 0xcd}})
+		s := fmt.Sprintf(verb+verb+verb, hex32{0xab, 0xcd}, hex16{0xab, 0xcd}, struct{ S pairing.Secret }{pairing.Secret{0xab, 0xcd}})
 		if strings.Contains(s, "abcd") || strings.Contains(s, "171") {
 			t.Errorf("%s prints %s", verb, s)
 		}

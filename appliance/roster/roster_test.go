@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
 	"cobox/storage/account"
 	"cobox/storage/merklelog"
 )
@@ -161,7 +162,7 @@ func claimed(t testing.TB, d *disk, c *clock) (*Roster, *person, *account.Certif
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.SetClaim(claimID, Secret{1}); err != nil {
+	if err := r.SetClaim(claimID, pairing.Secret{1}); err != nil {
 		t.Fatal(err)
 	}
 	admin := newPerson(t)
@@ -208,16 +209,16 @@ func TestClaim(t *testing.T) {
 	if _, _, unclaimed := r.Claim(); unclaimed || r.Claimed() {
 		t.Error("a box without a code can be claimed")
 	}
-	if err := r.SetClaim(claimID, Secret{1}); err != nil {
+	if err := r.SetClaim(claimID, pairing.Secret{1}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.SetClaim(claimID, Secret{1}); err != nil {
+	if err := r.SetClaim(claimID, pairing.Secret{1}); err != nil {
 		t.Errorf("the same code again: %v", err)
 	}
-	if err := r.SetClaim(claimID, Secret{2}); err == nil {
+	if err := r.SetClaim(claimID, pairing.Secret{2}); err == nil {
 		t.Error("the code was replaced")
 	}
-	if id, secret, unclaimed := r.Claim(); !unclaimed || id != claimID || secret != (Secret{1}) {
+	if id, secret, unclaimed := r.Claim(); !unclaimed || id != claimID || secret != (pairing.Secret{1}) {
 		t.Error("the code is not there")
 	}
 
