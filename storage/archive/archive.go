@@ -221,13 +221,16 @@ type BackupSummary struct {
 	Duration   time.Duration
 }
 
-// Overwrite says what a restore does with what is there already.
-type Overwrite uint8
+// Overwrite says what a restore does where a name is taken already.
+type Overwrite = fstree.Overwrite
 
+// The policies of Overwrite. The zero value wants a target that is new, empty
+// or of an interrupted restore of the same snapshot, which it continues.
 const (
-	OverwriteNever     Overwrite = iota // keep what is there
-	OverwriteIfChanged                  // compare size and time, then write
-	OverwriteAlways
+	OverwriteRefuse    = fstree.OverwriteRefuse
+	OverwriteAlways    = fstree.OverwriteAlways
+	OverwriteIfChanged = fstree.OverwriteIfChanged
+	OverwriteNever     = fstree.OverwriteNever
 )
 
 // RestoreOptions say what to restore, and where to.
@@ -237,24 +240,20 @@ type RestoreOptions struct {
 	InPlace   bool   // instead of Target: where they were
 	Overwrite Overwrite
 	Delete    bool     // remove what the snapshot does not have
-	Paths     []string // only these paths and what lies below them; empty: all
+	Paths     []string // only these absolute paths and what lies below; empty: all
 	Include   []string // gitignore-style; empty: all
 	Exclude   []string
 	DryRun    bool
 	Hooks     Hooks
 }
 
-// RestoreSummary tells what a restore did.
+// RestoreSummary tells what a restore did, or would do in a dry run.
 type RestoreSummary struct {
-	Files, Dirs, Others uint64 // restored, or to be restored in a dry run
-	Bytes               uint64
-	Unchanged           uint64 // files left as they were
-	Deleted             uint64
-	Failed              uint64       // files not or not wholly restored
-	OwnersSkipped       bool         // owners were not set for lack of privilege
-	Errors              []*FileError // at most MaxErrors; Failed counts all
-	Blocks              uint64       // fetched
-	Duration            time.Duration
+	fstree.TargetStats              // Failed counts what is not or not wholly restored
+	Resumed            bool         // an interrupted restore was continued
+	Errors             []*FileError // at most MaxErrors
+	Blocks             uint64       // fetched
+	Duration           time.Duration
 }
 
 // VerifySummary tells what a verification found.
@@ -271,17 +270,3 @@ type VerifySummary struct {
 
 // MaxErrors is how many file errors a summary lists.
 const MaxErrors = 1000
-
-// Entry is one file of a snapshot as Ls reports it.
-type Entry struct {
-	Path    string
-	Type    byte // one of 'f' 'd' 'l' 'b' 'c' 'p' 's'
-	Mode    uint32
-	UID     uint32
-	GID     uint32
-	User    string
-	Group   string
-	Size    uint64
-	ModTime time.Time
-	Target  string // of a symlink
-}
