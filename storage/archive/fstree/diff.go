@@ -175,11 +175,28 @@ func (d *differ) compareNodes(rel, name string, a, b *Stat) error {
 	if n[0].Target != n[1].Target {
 		d.add(name, "link target: %q and %q", n[0].Target, n[1].Target)
 	}
-	same := func(x, y Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }
-	if !d.o.IgnoreXattrs && !slices.EqualFunc(n[0].Xattrs, n[1].Xattrs, same) {
-		d.add(name, "extended attributes: %q and %q", n[0].Xattrs, n[1].Xattrs)
+	if !d.o.IgnoreXattrs {
+		d.compareXattrs(name, n[0].Xattrs, n[1].Xattrs)
 	}
 	return nil
+}
+
+func (d *differ) compareXattrs(name string, x, y []Xattr) {
+	for len(x) > 0 || len(y) > 0 {
+		switch {
+		case len(y) == 0 || len(x) > 0 && x[0].Name < y[0].Name:
+			d.add(name, "extended attribute %q only in the first", x[0].Name)
+			x = x[1:]
+		case len(x) == 0 || y[0].Name < x[0].Name:
+			d.add(name, "extended attribute %q only in the second", y[0].Name)
+			y = y[1:]
+		default:
+			if !bytes.Equal(x[0].Value, y[0].Value) {
+				d.add(name, "extended attribute %q", x[0].Name)
+			}
+			x, y = x[1:], y[1:]
+		}
+	}
 }
 
 func (d *differ) compareContent(rel string, a, b *Stat) error {

@@ -5,6 +5,7 @@ type metaWant struct {
 	privileged bool  // may give files away
 	owner      owner // that the entry has now
 	inherits   bool  // its group comes from the directory, so owner.gid may be wrong
+	clean      bool  // it may have attributes already that are to go
 }
 
 // A metaSkipped tells what of a node's metadata was not set.
@@ -16,7 +17,12 @@ type metaSkipped struct {
 }
 
 func (t *Target) metaWant(in *TargetDir) metaWant {
-	return metaWant{privileged: t.privileged, owner: t.self, inherits: in.stat.Mode&ModeSetGID != 0}
+	return metaWant{privileged: t.privileged, owner: t.self, inherits: in.stat.Mode&ModeSetGID != 0, clean: in.defaultACL}
+}
+
+// metaWantOf is metaWant for an entry that was there before, with what it had.
+func (t *Target) metaWantOf(old *Stat) metaWant {
+	return metaWant{privileged: t.privileged, owner: owner{old.UID, old.GID}, clean: true}
 }
 
 // effectiveMode drops set-id bits that would speak for another owner than the

@@ -168,10 +168,13 @@ func setMeta(fd int, pathOnly bool, n *Node, w metaWant, mode bool) (s metaSkipp
 		}
 	}
 	s.owner = !ownerSet && (n.UID != w.owner.uid || n.GID != w.owner.gid)
-	if len(n.Xattrs) > 0 {
+	if len(n.Xattrs) > 0 || w.clean {
 		calls := fdAttrs(fd)
 		if pathOnly {
 			calls = pathAttrs(fd)
+		}
+		if w.clean {
+			s.xattrs = removeXattrs(calls, n.Xattrs)
 		}
 		for _, x := range n.Xattrs {
 			if err := calls.set(x.Name, x.Value); err != nil {

@@ -67,6 +67,8 @@ func (p place) close() {
 	}
 }
 
+func (p place) hasDefaultACL() bool { return false }
+
 func (p place) stat() (Stat, error) {
 	fi, err := p.top.Lstat(p.path)
 	if err != nil {

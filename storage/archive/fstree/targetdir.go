@@ -20,6 +20,8 @@ type TargetDir struct {
 	stat   Stat // when it was made or entered
 	follow bool // may be a link, in place above what was backed up
 	mode   int  // mode to put back where it had to be widened, or -1
+	// defaultACL means that what is made in d starts with an access list.
+	defaultACL bool
 
 	handle pooled
 	place  place // valid while handle is open
@@ -60,6 +62,7 @@ func (d *TargetDir) fail(op, name string, err error) error {
 // target itself stays open, because nothing leads back to it.
 func (d *TargetDir) adopt(p place) {
 	d.stat, _ = p.stat()
+	d.defaultACL = p.hasDefaultACL()
 	_ = d.t.pool.acquire(&d.handle, func() (func(), error) {
 		d.place = p
 		return p.close, nil
@@ -331,7 +334,7 @@ func (d *TargetDir) finishMeta(p place) error {
 	n := d.node
 	want := t.metaWant(d.parent)
 	if !d.fresh {
-		want.owner, want.inherits = owner{d.stat.UID, d.stat.GID}, false
+		want = t.metaWantOf(&d.stat)
 	}
 	skipped, err := p.setMeta(&n, want, false)
 	t.countSkipped(d.Path(), skipped)

@@ -119,10 +119,8 @@ func (d *TargetDir) refresh(n *Node, old *Stat) error {
 		(!d.t.privileged || n.UID == old.UID && n.GID == old.GID) {
 		return nil
 	}
-	want := d.t.metaWant(d)
-	want.owner, want.inherits = owner{old.UID, old.GID}, false
 	err := d.use(func(p place) error {
-		skipped, err := p.setEntryMeta(n.Name, n, want)
+		skipped, err := p.setEntryMeta(n.Name, n, d.t.metaWantOf(old))
 		d.t.countSkipped(d.pathOf(n.Name), skipped)
 		return err
 	})

@@ -104,3 +104,40 @@ func readAttr(get func([]byte) (int, error)) ([]byte, error) {
 	}
 	return nil, err
 }
+
+const (
+	aclDefault = "system.posix_acl_default"
+	aclPrefix  = "system.posix_acl_"
+	userPrefix = "user."
+)
+
+// removeXattrs removes the user's attributes and access lists that are not
+// among keep. What belongs to the system (security, trusted) stays.
+func removeXattrs(c attrCalls, keep []Xattr) (errs []error) {
+	list, err := readAttr(c.list)
+	if err != nil {
+		return nil // what cannot have any has none
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		if !strings.HasPrefix(name, userPrefix) && !strings.HasPrefix(name, aclPrefix) {
+			continue
+		}
+		if slices.ContainsFunc(keep, func(x Xattr) bool { return x.Name == name }) {
+			continue
+		}
+		if err := c.remove(name); err != nil && !noXattrs(err) {
+			errs = append(errs, fmt.Errorf("fstree: remove extended attribute %q: %w", name, err))
+		}
+	}
+	return errs
+}
+
+// hasDefaultACL reports whether what is made in p gets an access list from it.
+func (p place) hasDefaultACL() bool {
+	if p.pathOnly {
+		n, err := unix.Getxattr(procPath(p.fd), aclDefault, nil)
+		return err == nil && n > 0
+	}
+	n, err := unix.Fgetxattr(p.fd, aclDefault, nil)
+	return err == nil && n > 0
+}
