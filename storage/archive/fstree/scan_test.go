@@ -20,7 +20,10 @@ func build(t testing.TB, root string, lines ...string) {
 	for _, l := range lines {
 		var err error
 		if name, target, ok := strings.Cut(l, "->"); ok {
-			err = os.Symlink(target, filepath.Join(root, name))
+			p := filepath.Join(root, name)
+			if err = os.MkdirAll(filepath.Dir(p), 0o755); err == nil {
+				err = os.Symlink(target, p)
+			}
 		} else if strings.HasSuffix(l, "/") {
 			err = os.MkdirAll(filepath.Join(root, l), 0o755)
 		} else {
