@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cobox/cmd/cobox/device"
+	"cobox/cmd/cobox/ui"
+	"cobox/netlink/replicate"
+	"cobox/storage/archive"
+	"cobox/storage/archive/spool"
+)
+
+type backupBox struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Size uint64 `json:"size"` // blocks of the log that the box has receipted
+	Root string `json:"root"`
+}
+
+type backupSummary struct {
+	Snapshot string      `json:"snapshot"` // empty in a dry run
+	Space    string      `json:"space"`
+	DryRun   bool        `json:"dry_run"`
+	Files    uint64      `json:"files"`
+	Dirs     uint64      `json:"dirs"`
+	Others   uint64      `json:"others"`
+	Bytes    uint64      `json:"bytes"`
+	BytesNew uint64      `json:"bytes_new"`
+	Blocks   uint64      `json:"blocks"` // appended, with padding
+	Padding  uint64      `json:"blocks_padding"`
+	Errors   uint64      `json:"errors"`
+	Waiting  uint64      `json:"bytes_waiting"` // in the spool
+	Seconds  float64     `json:"seconds"`
+	Boxes    []backupBox `json:"boxes"`
+}
+
+func (backupSummary) Type() string { return "summary" }
+func (e backupSummary) Text() string {
+	var b strings.Builder
+	if e.DryRun {
+		fmt.Fprintf(&b, "Would back up %s in %s, %s; %s of it is new.", ui.Count(e.Files, "file", "files"),
+			ui.Count(e.Dirs, "folder", "folders"), ui.Bytes(e.Bytes), ui.Bytes(e.BytesNew))
+		return b.String()
+	}
+	fmt.Fprintf(&b, "Snapshot %.8s of %s in %s, %s; %s of it was new.", e.Snapshot, ui.Count(e.Files, "file", "files"),
+		ui.Count(e.Dirs, "folder", "folders"), ui.Bytes(e.Bytes), ui.Bytes(e.BytesNew))
+	if len(e.Boxes) > 0 {
+		var names []string
+		for _, x := range e.Boxes {
+			names = append(names, ui.Printable(x.Name))
+		}
+		fmt.Fprintf(&b, "\nDurable on %s: %s.", ui.Count(uint64(len(names)), "box", "boxes"), strings.Join(names, ", "))
+	}
+	if e.Errors > 0 {
+		fmt.Fprintf(&b, "\n%s could not be read and are not in it; they are named above.", ui.Count(e.Errors, "file", "files"))
+	}
+	return b.String()
+}
+
+type backupFlags struct {
+	space, host            string
+	exclude, excludeFiles  []string
+	tags                   []string
+	excludeCaches, oneFile bool
+	dryRun, force          bool
+}
+
+func (a *app) backupCommand() *cobra.Command {
+	var f backupFlags
+	c := &cobra.Command{
+		Use:   "backup PATH…",
+		Short: "Back up files and folders",
+		Long: `Backs up the PATHs into a space, as one snapshot. Only what is new is read and
+sent. It ends with code 0 only when at least one box has signed a receipt for
+everything. With no box in reach the backup is kept here, code 4, and sent with
+the next one. An interrupted backup goes on when it is run again.`,
+		Example: `  cobox backup ~/Documents
+  cobox backup ~ --exclude .cache --exclude '*.iso' --exclude-caches --one-file-system
+  cobox backup /srv/projects --space projects --tag weekly`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return ui.Usagef("For example: cobox backup ~/Documents", "backup needs at least one path")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return a.backup(cmd.Context(), &f, args) },
+	}
+	c.Flags().StringVar(&f.space, "space", defaultSpace, "space to back up into; made if it is not there")
+	c.Flags().StringArrayVar(&f.exclude, "exclude", nil, "leave out what matches this gitignore-style pattern (repeatable)")
+	c.Flags().StringArrayVar(&f.excludeFiles, "exclude-file", nil, "leave out what matches the patterns in this file (repeatable)")
+	c.Flags().BoolVar(&f.excludeCaches, "exclude-caches", false, "leave out folders with a CACHEDIR.TAG")
+	c.Flags().BoolVar(&f.oneFile, "one-file-system", false, "do not go into other file systems")
+	c.Flags().StringArrayVar(&f.tags, "tag", nil, "mark the snapshot with this tag (repeatable)")
+	c.Flags().StringVar(&f.host, "host", "", "name of this computer in the snapshot")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "tell what would be backed up and store nothing")
+	c.Flags().BoolVar(&f.force, "force", false, "read every file again, whatever its times say")
+	return c
+}
+
+func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) error {
+	if f.space == "" || len(f.space) > 255 {
+		return ui.Usagef("", "the name of a space has 1 to 255 bytes")
+	}
+	for _, p := range paths {
+		if _, err := os.Lstat(p); err != nil {
+			return ui.Fail(err, "no_path", "cannot back up "+ui.Printable(p), "Nothing was backed up. Check the path.")
+		}
+	}
+	st, unlock, err := a.openLocked("backup")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, log, err := a.openForWriting(ctx, st, f.space)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	own := s.spools[log.ID()]
+
+	d := s.deliver(ctx)
+	defer d.end()
+	hooks, done := a.hooks("Backing up")
+	o := archive.BackupOptions{
+		Log: own.Writer(ctx), Sealer: s.sealer(log),
+		Paths: paths, Exclude: append(f.exclude, ownState(st.Home)...), ExcludeFiles: f.excludeFiles,
+		ExcludeCaches: f.excludeCaches, OneFileSystem: f.oneFile,
+		Tags: f.tags, Host: f.host, Program: "cobox " + version, DryRun: f.dryRun, Force: f.force, Hooks: hooks,
+	}
+	sum, err := s.archive.Backup(ctx, o)
+	done()
+	if err != nil {
+		return explainBackup(err, d)
+	}
+	e := backupSummary{
+		Space: f.space, DryRun: f.dryRun, Files: sum.Stats.Files, Dirs: sum.Stats.Dirs, Others: sum.Stats.Others,
+		Bytes: sum.Stats.Bytes, BytesNew: sum.Stats.New, Blocks: sum.Blocks + sum.Padding, Padding: sum.Padding,
+		Errors: sum.Stats.Errors, Seconds: sum.Duration.Seconds(), Boxes: []backupBox{},
+	}
+	if sum.Snapshot != nil {
+		e.Snapshot = sum.Snapshot.ID.String()
+	}
+	if f.dryRun {
+		a.ui.Emit(e)
+		return nil
+	}
+
+	meter := a.ui.Meter("Waiting for receipts")
+	lost := own.Holes()
+	total := own.Waiting()
+	receipts, failed := d.wait(ctx, own, sum.Checkpoint.Size, lost, func() {
+		left := min(own.Waiting(), total)
+		meter.Update(ui.Progress{Bytes: total - left, TotalBytes: total, Final: true})
+	})
+	meter.Done()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	e.Waiting = own.Waiting()
+	for _, r := range receipts {
+		e.Boxes = append(e.Boxes, backupBox{boxID(r.Box), r.Box.Name, r.Size, r.Root.String()})
+	}
+	if len(receipts) == 0 {
+		return notDelivered(failed, e.Waiting)
+	}
+	for l, err := range failed {
+		a.ui.Warnf("box %q does not hold this backup: %v", l.box.Name, err)
+	}
+	a.ui.Emit(e)
+	if sum.Stats.Errors > 0 {
+		a.exit = ui.ExitPartial
+	}
+	return nil
+}
+
+// boxID is how a box is named to programs: its static key in hexadecimal.
+func boxID(b *device.Box) string { return b.Static.String()[len("noise:"):] }
+
+// ownState makes patterns that leave out the program's own state: it holds
+// keys, and it changes during a backup.
+func ownState(h device.Home) []string {
+	var list []string
+	for _, dir := range h.Dirs() {
+		if abs, err := filepath.Abs(dir); err == nil {
+			list = append(list, escapePattern(filepath.ToSlash(abs))+"/")
+		}
+	}
+	return list
+}
+
+// escapePattern makes a path match only itself as a gitignore-style pattern.
+func escapePattern(path string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
+}
+
+// explainBackup adds what became of the backup to an error that ended it.
+func explainBackup(err error, d *delivery) error {
+	var refused *replicate.Error
+	if errors.Is(err, spool.ErrSpoolFull) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for l, b := range d.boxes {
+			if errors.As(b.err, &refused) {
+				return refusal(l.box.Name, refused)
+			}
+		}
+	}
+	return err
+}

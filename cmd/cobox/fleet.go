@@ -1,0 +1,370 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"cobox/cmd/cobox/device"
+	"cobox/cmd/cobox/ui"
+	"cobox/netlink/noiseconn"
+	"cobox/netlink/replicate"
+	"cobox/storage/account"
+)
+
+const (
+	dialTimeout   = 8 * time.Second // for all addresses of a box together
+	dialStagger   = 250 * time.Millisecond
+	redialFirst   = 500 * time.Millisecond
+	redialLongest = 15 * time.Second
+)
+
+// fleet is the boxes that a command talks to. A link is dialled once, or again
+// and again while keep is set.
+type fleet struct {
+	a      *app
+	st     *device.State
+	keep   bool // dial again when a link ends
+	limits *replicate.Limits
+	boot   replicate.BootID
+	links  []*link
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// link is one box and the session with it, when there is one.
+type link struct {
+	f   *fleet
+	box *device.Box
+
+	session *replicate.Session // of wait; a kept link gets new ones, see watch
+
+	mu      sync.Mutex
+	current *replicate.Session // nil while there is none
+	err     error              // of the last attempt
+	tried   chan struct{}      // closed after the first attempt
+	changed chan struct{}      // closed and replaced when current changes
+	used    string             // address of current
+	stated  []string           // addresses that the box stated
+	greeted bool               // there was a session
+}
+
+func (a *app) newFleet(st *device.State, boxes []*device.Box) *fleet {
+	f := &fleet{a: a, st: st, limits: replicate.NewLimits(0)}
+	rand.Read(f.boot[:])
+	for _, b := range boxes {
+		f.links = append(f.links, &link{f: f, box: b, tried: make(chan struct{}), changed: make(chan struct{})})
+	}
+	return f
+}
+
+// connect begins to dial every box.
+func (f *fleet) connect(ctx context.Context) {
+	ctx, f.cancel = context.WithCancel(ctx)
+	for _, l := range f.links {
+		f.wg.Go(func() { l.run(ctx) })
+	}
+}
+
+// close says goodbye to every box and remembers where they were found.
+func (f *fleet) close() {
+	if f.cancel == nil {
+		return
+	}
+	for _, l := range f.links {
+		if s, _ := l.now(); s != nil {
+			s.Close()
+		}
+	}
+	f.cancel()
+	f.wg.Wait()
+	f.cancel = nil
+	f.rememberAddresses()
+}
+
+// rememberAddresses stores what was learnt of where boxes are, if that is not
+// what is stored already.
+func (f *fleet) rememberAddresses() {
+	for _, l := range f.links {
+		if l.used == "" {
+			continue
+		}
+		if b := *l.box; !b.Saw(l.used, l.stated) {
+			continue
+		}
+		f.a.update(f.st, func(st *device.State) {
+			for _, b := range st.Boxes {
+				if b.Static == l.box.Static {
+					b.Saw(l.used, l.stated)
+				}
+			}
+		})
+	}
+}
+
+// waitTried waits until every box has been reached or has failed once.
+func (f *fleet) waitTried(ctx context.Context) error {
+	for _, l := range f.links {
+		select {
+		case <-l.tried:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// connected lists the links that have a session now.
+func (f *fleet) connected() []*link {
+	var list []*link
+	for _, l := range f.links {
+		if s, _ := l.now(); s != nil {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// unreachable explains why no box could be reached; nil if one is.
+func (f *fleet) unreachable() error {
+	if len(f.links) == 0 {
+		return errNoBoxes
+	}
+	if len(f.connected()) > 0 {
+		return nil
+	}
+	var errs []error
+	for _, l := range f.links {
+		l.mu.Lock()
+		if l.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", ui.Printable(l.box.Name), l.err))
+		}
+		l.mu.Unlock()
+	}
+	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable", Err: errors.Join(errs...),
+		Hint: "Is the box on, and on this network? 'cobox boxes' shows the addresses that are tried."}
+}
+
+// now returns the session, and a channel that is closed when it changes.
+func (l *link) now() (*replicate.Session, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.current, l.changed
+}
+
+// wait waits for the first session and leaves it in l.session.
+func (l *link) wait(ctx context.Context) error {
+	select {
+	case <-l.tried:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current == nil {
+		return unreachableBox(l.box.Name, l.err)
+	}
+	l.session = l.current
+	return nil
+}
+
+func unreachableBox(name string, err error) error {
+	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: fmt.Sprintf("box %q is not reachable", name), Err: err,
+		Hint: "Is it on, and on this network? 'cobox boxes' shows the addresses that are tried."}
+}
+
+// run dials, and dials again while the fleet keeps its links.
+func (l *link) run(ctx context.Context) {
+	first := sync.OnceFunc(func() { close(l.tried) })
+	defer first()
+	for pause := redialFirst; ; {
+		session, err := l.dial(ctx)
+		if err == nil {
+			pause = redialFirst
+			done := make(chan error, 1)
+			go func() { done <- session.Run(ctx) }()
+			if hello, herr := session.PeerHello(ctx); herr == nil {
+				l.mu.Lock()
+				l.stated, l.greeted = hello.Addresses, true
+				l.mu.Unlock()
+				l.set(session, nil)
+				first()
+			}
+			err = <-done
+			if err == nil {
+				err = errors.New("the box ended the connection")
+			}
+		}
+		l.f.a.log.Debug("no link", "box", l.box.Name, "error", err)
+		l.set(nil, err)
+		first()
+		if !l.f.keep || ctx.Err() != nil {
+			return
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, redialLongest)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *link) set(s *replicate.Session, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.current, l.err = s, err
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// dial makes a session that is not running yet.
+func (l *link) dial(ctx context.Context) (*replicate.Session, error) {
+	conn, addr, err := dialAny(ctx, l.box.Addresses, noiseconn.Config{
+		Mode: noiseconn.ModeLink, Static: noiseconn.StaticPrivate(l.f.st.Keys.Noise()),
+		Remote: l.box.Static, PSK: l.box.PSK, Version: l.box.Version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	session, err := replicate.NewSession(conn, replicate.Config{
+		Hello:  replicate.Hello{Boot: l.f.boot, Name: clipName(l.f.st.Name)},
+		Peer:   replicate.Peer{Noise: account.NoiseKey(l.box.Static)},
+		BoxKey: l.box.Sign, Limits: l.f.limits, Logger: l.f.a.log,
+	})
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	l.mu.Lock()
+	l.used = addr
+	l.mu.Unlock()
+	return session, nil
+}
+
+// clipName makes a name fit the greeting.
+func clipName(s string) string {
+	for len(s) > 64 {
+		r := []rune(s)
+		s = string(r[:len(r)-1])
+	}
+	return s
+}
+
+// dialAny tries the addresses one after the other, each a little later than
+// the one before, and returns the first connection whose handshake succeeds.
+func dialAny(ctx context.Context, addresses []string, cfg noiseconn.Config) (*noiseconn.Conn, string, error) {
+	if len(addresses) == 0 {
+		return nil, "", errors.New("no address is known: give one with --address HOST:PORT")
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	type result struct {
+		conn *noiseconn.Conn
+		addr string
+		err  error
+	}
+	results := make(chan result)
+	for i, addr := range addresses {
+		go func() {
+			conn, err := dialOne(ctx, addr, time.Duration(i)*dialStagger, cfg)
+			select {
+			case results <- result{conn, addr, err}:
+			case <-ctx.Done():
+				if conn != nil {
+					conn.Close()
+				}
+			}
+		}()
+	}
+	var errs []error
+	for range addresses {
+		select {
+		case r := <-results:
+			if r.err == nil {
+				return r.conn, r.addr, nil
+			}
+			errs = append(errs, r.err)
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil, "", ctx.Err()
+			}
+			return nil, "", errors.Join(append(errs, fmt.Errorf("no answer within %v from %v", dialTimeout, addresses))...)
+		}
+	}
+	return nil, "", errors.Join(errs...)
+}
+
+func dialOne(ctx context.Context, addr string, wait time.Duration, cfg noiseconn.Config) (*noiseconn.Conn, error) {
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := noiseconn.Dial(ctx, nc, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", addr, err)
+	}
+	return conn, nil
+}
+
+// update changes what is stored of the device's state, beside what the caller
+// has in memory. It is for what can be learnt again: if another command holds
+// the lock, nothing is stored.
+func (a *app) update(held *device.State, change func(*device.State)) {
+	if held != nil && a.locked {
+		change(held)
+		if err := held.Save(); err != nil {
+			a.log.Warn("state not stored", "error", err)
+		}
+		return
+	}
+	unlock, err := a.home.Lock("update")
+	if err != nil {
+		return
+	}
+	defer unlock()
+	st, err := a.open()
+	if err != nil {
+		return
+	}
+	change(st)
+	if err := st.Save(); err != nil {
+		a.log.Warn("state not stored", "error", err)
+	}
+}
+
+// boxesOf lists the boxes by name, for messages.
+func names(links []*link) []string {
+	var list []string
+	for _, l := range links {
+		list = append(list, ui.Printable(l.box.Name))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// state returns the session, when it changes, and why there is none.
+func (l *link) state() (*replicate.Session, <-chan struct{}, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.current, l.changed, l.err
+}
+
+// everConnected reports whether the link has had a session.
+func (l *link) everConnected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.greeted
+}

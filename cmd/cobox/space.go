@@ -1,0 +1,505 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cobox/cmd/cobox/device"
+	"cobox/cmd/cobox/ui"
+	"cobox/netlink/replicate"
+	"cobox/storage/account"
+	"cobox/storage/archive"
+	"cobox/storage/archive/spool"
+	"cobox/storage/merklelog"
+	"cobox/storage/seal"
+)
+
+// space is a space of the account, with the boxes that hold its logs.
+type space struct {
+	a       *app
+	st      *device.State
+	sp      *device.Space
+	fleet   *fleet
+	archive *archive.Archive
+
+	spools map[merklelog.LogID]*spool.Spool // own logs, if this command has the lock
+	unlock func()
+
+	mu      sync.Mutex
+	holders map[merklelog.LogID][]holder
+	turn    atomic.Uint64 // spreads reading over the boxes
+}
+
+// holder is a box that holds a log up to a checkpoint that it can prove from.
+type holder struct {
+	link  *link
+	entry *replicate.LogEntry
+}
+
+// openSpace connects to the boxes, learns what is new of the space's logs and
+// opens the archive in them for reading. It works without a box as far as the
+// blocks wait in this device's own spool.
+func (a *app) openSpace(ctx context.Context, name string) (*space, error) {
+	st, err := a.open()
+	if err != nil {
+		return nil, err
+	}
+	s := &space{a: a, st: st, spools: map[merklelog.LogID]*spool.Spool{}, holders: map[merklelog.LogID][]holder{}}
+	ok := false
+	defer func() {
+		if !ok {
+			s.close()
+		}
+	}()
+	s.fleet = a.newFleet(st, st.Boxes)
+	s.fleet.keep = true
+	s.fleet.connect(ctx)
+	if err := s.fleet.waitTried(ctx); err != nil {
+		return nil, err
+	}
+	offline := s.fleet.unreachable()
+	if offline == nil {
+		if err := s.refresh(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if s.sp = st.Space(name); s.sp == nil {
+		if offline != nil {
+			return nil, offline
+		}
+		return nil, noSpace(st, name)
+	}
+	if offline != nil {
+		if err := s.readSpool(); err != nil {
+			return nil, offline
+		}
+		a.ui.Warnf("%v: only what waits here can be read", offline)
+	}
+	if err := s.openArchive(ctx); err != nil {
+		return nil, err
+	}
+	ok = true
+	return s, nil
+}
+
+func noSpace(st *device.State, name string) error {
+	if len(st.Spaces) == 0 {
+		return &ui.Failure{Exit: ui.ExitFailed, Code: "no_space", What: "nothing has been backed up yet", Hint: "Make a first backup with 'cobox backup PATH'."}
+	}
+	var known []string
+	for _, sp := range st.Spaces {
+		known = append(known, ui.Printable(sp.Keys.Name))
+	}
+	return &ui.Failure{Exit: ui.ExitFailed, Code: "no_space", What: fmt.Sprintf("there is no space %q", name), Hint: fmt.Sprintf("There are: %q.", known)}
+}
+
+// readSpool opens this device's own logs, if no other command has them.
+func (s *space) readSpool() error {
+	unlock, err := s.a.home.Lock("restore")
+	if err != nil {
+		return err
+	}
+	s.unlock = unlock
+	return s.openSpools(s.sp)
+}
+
+func (s *space) openSpools(sp *device.Space) error {
+	for _, l := range sp.Logs {
+		if !l.Own || s.spools[l.ID()] != nil {
+			continue
+		}
+		opened, err := spool.Open(s.st.Home.LogDir(l.ID()), s.spoolOptions())
+		if err != nil {
+			return fmt.Errorf("opening this device's log %.8v: %w", l.ID(), err)
+		}
+		s.spools[l.ID()] = opened
+	}
+	return nil
+}
+
+func (s *space) spoolOptions() spool.Options {
+	return spool.Options{Signer: s.st.Keys.Signer(), Logger: s.a.log}
+}
+
+func (s *space) close() {
+	s.fleet.close()
+	for _, sp := range s.spools {
+		if err := sp.Close(); err != nil {
+			s.a.log.Warn("closing the spool", "error", err)
+		}
+	}
+	if s.unlock != nil {
+		s.unlock()
+	}
+}
+
+// openArchive opens the archive in all logs of the space that can be read.
+func (s *space) openArchive(ctx context.Context) error {
+	c := archive.Config{
+		ChunkID: s.sp.Keys.ChunkID, Chunker: s.sp.Keys.Chunker, Blocks: s,
+		Cache: s.st.Home.CacheDir(s.sp.Keys.Tag), Logger: s.a.log,
+	}
+	for _, l := range s.sp.Logs {
+		state := archive.LogState{ID: l.ID(), Opener: seal.NewOpener(l.ID(), l.Keys)}
+		if own := s.spools[l.ID()]; own != nil {
+			state.Size = own.Size()
+			lost, err := s.lost(ctx, own)
+			if err != nil {
+				return err
+			}
+			state.Lost = lost
+		} else {
+			for _, h := range s.holdersOf(l.ID()) {
+				state.Size = max(state.Size, h.entry.Readable.Size)
+			}
+		}
+		for _, e := range l.Envelopes {
+			if e.Index < state.Size {
+				state.Envelopes = append(state.Envelopes, e)
+			}
+		}
+		if state.Size > 0 && len(state.Envelopes) > 0 {
+			c.Logs = append(c.Logs, state)
+		}
+	}
+	var err error
+	s.archive, err = archive.Open(ctx, c)
+	return err
+}
+
+// lost finds the blocks of an own log that nobody has: neither the spool nor
+// any connected box. That is what a power cut can leave.
+func (s *space) lost(ctx context.Context, own *spool.Spool) ([]merklelog.Range, error) {
+	holes := own.Holes()
+	if len(holes) == 0 {
+		return nil, nil
+	}
+	var indexes []uint64
+	for _, r := range holes {
+		for i := r.First; i < r.End(); i++ {
+			indexes = append(indexes, i)
+		}
+	}
+	lost := slices.Clone(holes)
+	err := s.fetch(ctx, own.ID(), indexes, nil, func(i uint64, _ []byte) error {
+		lost = merklelog.SubtractRange(lost, merklelog.Range{First: i, Count: 1})
+		return nil
+	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if len(lost) > 0 {
+		s.a.log.Warn("blocks are lost; what lay in them is stored again", "log", own.ID(), "blocks", merklelog.CountRanges(lost), "error", err)
+	}
+	return lost, nil
+}
+
+// refresh asks every connected box for the account's logs and learns the keys
+// of those that are new.
+func (s *space) refresh(ctx context.Context) error {
+	links := s.fleet.connected()
+	lists := make([][]*replicate.LogEntry, len(links))
+	errs := make([]error, len(links))
+	var wg sync.WaitGroup
+	for i, l := range links {
+		wg.Go(func() {
+			if session, _ := l.now(); session != nil {
+				lists[i], errs[i] = session.Logs(ctx, s.st.Card.ID)
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var learnt []func(*device.State)
+	for i, l := range links {
+		if errs[i] != nil {
+			s.a.log.Warn("a box does not list the logs", "box", l.box.Name, "error", errs[i])
+			continue
+		}
+		for _, e := range lists[i] {
+			if e.Readable == nil {
+				continue
+			}
+			s.mu.Lock()
+			id := e.Manifest.ID()
+			s.holders[id] = append(s.holders[id], holder{l, e})
+			s.mu.Unlock()
+			change, err := s.learn(ctx, l, e, s.st.Keys.KEM())
+			if err != nil {
+				s.a.log.Warn("a log cannot be read", "log", e.Manifest.ID(), "box", l.box.Name, "error", err)
+			}
+			if change != nil {
+				change(s.st)
+				learnt = append(learnt, change)
+			}
+		}
+	}
+	if len(learnt) > 0 {
+		s.a.update(s.st, func(st *device.State) {
+			for _, change := range learnt {
+				change(st)
+			}
+		})
+	}
+	return nil
+}
+
+// learn opens the newest key envelope of a log, if it is not known yet, and
+// returns what to change in the state; nil if nothing is new.
+func (s *space) learn(ctx context.Context, l *link, e *replicate.LogEntry, key seal.KEMPrivate) (func(*device.State), error) {
+	cert, err := account.VerifyManifest(e.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if cert.Account != s.st.Card.ID {
+		return nil, errors.New("the log is of another account")
+	}
+	var last uint64
+	for _, r := range e.Envelopes {
+		if r.End() <= e.Readable.Size {
+			last = r.End()
+		}
+	}
+	if sp := s.st.SpaceByTag(e.Manifest.Space); sp != nil {
+		if known := sp.Log(e.Manifest.ID()); known != nil {
+			if known.Own {
+				return nil, nil // its writer knows its keys
+			}
+			if n := len(known.Envelopes); n > 0 && known.Envelopes[n-1].Index+uint64(known.Envelopes[n-1].Blocks) >= last {
+				return nil, nil
+			}
+		}
+	}
+	env, places, err := readEnvelopes(ctx, l, e, key)
+	if err != nil {
+		return nil, err
+	}
+	return func(st *device.State) {
+		sp := st.SpaceByTag(env.Space.Tag)
+		if sp == nil {
+			sp = &device.Space{Keys: env.Space}
+			st.Spaces = append(st.Spaces, sp)
+		}
+		log := sp.Log(env.Log)
+		if log == nil {
+			log = &device.Log{Manifest: e.Manifest}
+			sp.Logs = append(sp.Logs, log)
+		}
+		log.Keys, log.Envelopes = env.Keys, places
+	}, nil
+}
+
+// readEnvelopes reads all key envelopes of a log and opens the newest.
+func readEnvelopes(ctx context.Context, l *link, e *replicate.LogEntry, key seal.KEMPrivate) (*seal.Envelope, []archive.Envelope, error) {
+	session, _ := l.now()
+	if session == nil {
+		return nil, nil, replicate.ErrClosed
+	}
+	var indexes []uint64
+	for _, r := range e.Envelopes {
+		for i := r.First; i < r.End() && i < e.Readable.Size; i++ {
+			indexes = append(indexes, i)
+		}
+	}
+	if len(indexes) == 0 {
+		return nil, nil, errors.New("the box shows no key envelope")
+	}
+	var places []archive.Envelope
+	var newest [][]byte // blocks of the last envelope
+	next := uint32(0)   // epoch that must come next
+	parts := 0          // of the last envelope
+	err := session.Read(ctx, e.Manifest, *e.Readable, indexes, func(i uint64, block []byte, _ merklelog.Leaf) error {
+		h, err := seal.ParseEnvelopeHeader(block)
+		if err != nil {
+			return err
+		}
+		if h.Part == 0 {
+			if len(newest) != parts {
+				return fmt.Errorf("envelope before block %d is not whole", i)
+			}
+			if h.Epoch != next {
+				return fmt.Errorf("envelope of epoch %d at block %d, want epoch %d", h.Epoch, i, next)
+			}
+			next++
+			places = append(places, archive.Envelope{Index: i, Blocks: uint32(h.Parts)})
+			newest, parts = nil, h.Parts
+		}
+		if h.Part != len(newest) || h.Parts != parts {
+			return fmt.Errorf("envelope at block %d is out of order", i)
+		}
+		newest = append(newest, slices.Clone(block))
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the key envelopes: %w", err)
+	}
+	if len(newest) != parts { // cut by the checkpoint
+		places, next = places[:len(places)-1], next-1
+		return nil, nil, errors.New("the newest key envelope is not whole yet")
+	}
+	env, err := seal.OpenEnvelope(e.Manifest.ID(), places[len(places)-1].Index, newest, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if env.Epoch+1 != next || env.Space.Tag != e.Manifest.Space {
+		return nil, nil, errors.New("the key envelope does not belong where it lies")
+	}
+	return env, places, nil
+}
+
+func (s *space) holdersOf(log merklelog.LogID) []holder {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.holders[log])
+}
+
+// holds notes that a box has receipted an own log, so that blocks can be read
+// from there. The checkpoint is signed once more for the receipt's size: the
+// same size and root, which the offer has compared with our own tree, give the
+// same checkpoint.
+func (s *space) holds(l *link, own *spool.Spool, r *replicate.Receipt) {
+	cp, err := merklelog.SignCheckpoint(s.st.Keys.Signer(), r.Log, r.Size, r.Root)
+	if err != nil {
+		s.a.log.Warn("a receipt cannot be used for reading", "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.holders[r.Log]
+	at := slices.IndexFunc(list, func(h holder) bool { return h.link == l })
+	if at < 0 {
+		s.holders[r.Log] = append(list, holder{l, &replicate.LogEntry{Manifest: own.Manifest(), Readable: &cp}})
+	} else if list[at].entry.Readable.Size < cp.Size {
+		e := *list[at].entry
+		e.Readable = &cp
+		list = slices.Clone(list)
+		list[at].entry = &e
+		s.holders[r.Log] = list
+	}
+}
+
+// Fetch reads blocks for the archive: from the spool, and what is not there
+// from the boxes, in turn.
+func (s *space) Fetch(ctx context.Context, log merklelog.LogID, indexes []uint64, fn func(uint64, []byte) error) error {
+	return s.fetch(ctx, log, indexes, nil, fn)
+}
+
+// fetch is Fetch without one of the boxes.
+func (s *space) fetch(ctx context.Context, log merklelog.LogID, indexes []uint64, without *link, fn func(uint64, []byte) error) error {
+	rest := slices.Clone(indexes)
+	var failed error // of fn
+	deliver := func(i uint64, block []byte) error {
+		if failed = fn(i, block); failed != nil {
+			return failed
+		}
+		if at := slices.Index(rest, i); at >= 0 {
+			rest = slices.Delete(rest, at, at+1)
+		}
+		return nil
+	}
+	if own := s.spools[log]; own != nil {
+		if err := own.Fetch(ctx, log, indexes, deliver); failed != nil {
+			return failed
+		} else if err != nil {
+			s.a.log.Warn("reading the spool", "log", log, "error", err)
+		}
+	}
+	holders := s.holdersOf(log)
+	var cause error
+	start := int(s.turn.Add(1))
+	for i := range holders {
+		if len(rest) == 0 {
+			return nil
+		}
+		h := holders[(start+i)%len(holders)]
+		if h.link == without {
+			continue
+		}
+		err := s.read(ctx, h, rest, deliver)
+		if failed != nil {
+			return failed
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			cause = fmt.Errorf("box %s: %w", ui.Printable(h.link.box.Name), err)
+		}
+	}
+	if len(rest) > 0 && cause == nil {
+		cause = errors.New("no connected box holds them")
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("%s of log %.8v cannot be read: %w", ui.Count(uint64(len(rest)), "block", "blocks"), log, cause)
+	}
+	return nil
+}
+
+// patience is how long reading waits for a box that went away to come back.
+const patience = 20 * time.Second
+
+// read reads from one box, and goes on when it comes back after a break.
+func (s *space) read(ctx context.Context, h holder, indexes []uint64, deliver func(uint64, []byte) error) error {
+	todo := make([]uint64, 0, len(indexes))
+	for _, i := range indexes {
+		if i < h.entry.Readable.Size {
+			todo = append(todo, i)
+		}
+	}
+	deadline := time.Now().Add(patience)
+	for len(todo) > 0 {
+		session, changed := h.link.now()
+		if session == nil {
+			select {
+			case <-changed:
+				continue
+			case <-time.After(time.Until(deadline)):
+				return replicate.ErrClosed
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		done := 0 // of todo: delivered, or passed over as absent
+		var stop error
+		err := session.Read(ctx, h.entry.Manifest, *h.entry.Readable, todo, func(i uint64, block []byte, _ merklelog.Leaf) error {
+			if stop = deliver(i, block); stop != nil {
+				return stop
+			}
+			// Blocks come in the order asked for.
+			for todo[done] != i {
+				done++
+			}
+			done++
+			return nil
+		})
+		var absent *replicate.NotHeldError
+		switch {
+		case err == nil || stop != nil || ctx.Err() != nil || errors.As(err, &absent):
+			return err
+		}
+		select {
+		case <-session.Done():
+		default:
+			return err // the session lives: the box refused
+		}
+		todo = todo[done:]
+		if done > 0 {
+			deadline = time.Now().Add(patience)
+		}
+		select {
+		case <-changed:
+		case <-time.After(time.Until(deadline)):
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
