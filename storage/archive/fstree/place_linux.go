@@ -173,6 +173,10 @@ func setMeta(fd int, pathOnly bool, n *Node, w metaWant, mode bool) (s metaSkipp
 		if pathOnly {
 			calls = pathAttrs(fd)
 		}
+		if mode && !w.privileged && w.clean && n.Mode&0o600 != 0o600 {
+			// Attributes can be set only on what its owner may write.
+			_ = (place{fd, pathOnly}).chmod(0o600)
+		}
 		if w.clean {
 			s.xattrs = removeXattrs(calls, n.Xattrs)
 		}
