@@ -171,28 +171,31 @@ type CheckRequest struct{}
 
 // CheckProgress says how far a check is.
 type CheckProgress struct {
-	Logs   int    `json:"logs"`   // done
-	Blocks uint64 `json:"blocks"` // verified
-	Total  uint64 `json:"total"`  // blocks to verify
-	Bytes  uint64 `json:"bytes"`  // read
+	Logs        uint64 `json:"logs"` // verified
+	TotalLogs   uint64 `json:"total_logs"`
+	Blocks      uint64 `json:"blocks"` // verified
+	TotalBlocks uint64 `json:"total_blocks"`
 }
 
 // CheckReport is what a check has found.
 type CheckReport struct {
-	Logs      int       `json:"logs"`
-	Leaves    uint64    `json:"leaves"`
-	Blocks    uint64    `json:"blocks"`
-	Damaged   []Damaged `json:"damaged"`   // the first 1,000
-	Truncated bool      `json:"truncated"` // there is more damage
-	Millis    int64     `json:"millis"`    // how long it took
-	Holes     uint64    `json:"holes"`     // blocks with a leaf that are not here
+	Logs        uint64    `json:"logs"`    // verified
+	Leaves      uint64    `json:"leaves"`  // verified
+	Blocks      uint64    `json:"blocks"`  // verified
+	Damaged     []Damaged `json:"damaged"` // the first MaxDamaged
+	DamageCount uint64    `json:"damage_count"`
+	Millis      int64     `json:"millis"` // how long it took
 }
+
+// MaxDamaged is how many damages a CheckReport lists.
+const MaxDamaged = 1000
 
 // Damaged is one thing that is not what was stored.
 type Damaged struct {
-	Log   string `json:"log"`
-	Index uint64 `json:"index"`
-	What  string `json:"what"`
+	Log   string `json:"log,omitempty"` // 64 hex digits; empty if it is in no log
+	Index uint64 `json:"index"`         // of the block, or the first block concerned
+	What  string `json:"what"`          // block, leaves, tree, checkpoint, manifest, index …
+	Error string `json:"error"`         // for people
 }
 
 // LogRequest asks for events, newest first.

@@ -14,24 +14,24 @@ type Kind string
 
 // The kinds of events.
 const (
-	EventStarted    Kind = "started"    // the box started
-	EventStopped    Kind = "stopped"    // the box was stopped in order
-	EventClaimed    Kind = "claimed"    // somebody became the first administrator
-	EventJoined     Kind = "joined"     // a member joined by an invite
-	EventDevice     Kind = "device"     // a member has one more device
-	EventRecovered  Kind = "recovered"  // an account logged in with its phrase
-	EventInvited    Kind = "invited"    // an administrator made an invite
-	EventCancelled  Kind = "cancelled"  // an administrator cancelled one
-	EventQuota      Kind = "quota"      // an administrator changed a quota
-	EventRemoved    Kind = "removed"    // an administrator removed a member
-	EventNewLog     Kind = "log"        // a device began a log
-	EventForked     Kind = "forked"     // a log was frozen because its writer forked it
-	EventRefused    Kind = "refused"    // handshakes were refused; one event a reason and hour
-	EventPairRefuse Kind = "pairing"    // somebody with a secret was refused
-	EventFull       Kind = "quota-full" // new data was refused for lack of quota
-	EventNoSpace    Kind = "disk-full"  // new data was refused for lack of disk space
-	EventDamaged    Kind = "damaged"    // stored data is not what was stored
-	EventChecked    Kind = "checked"    // a check has ended
+	EventStarted        Kind = "started"    // the box started
+	EventStopped        Kind = "stopped"    // the box was stopped in order
+	EventClaimed        Kind = "claimed"    // somebody became the first administrator
+	EventJoined         Kind = "joined"     // a member joined by an invite
+	EventDevice         Kind = "device"     // a member has one more device
+	EventRecovered      Kind = "recovered"  // an account logged in with its phrase
+	EventInvited        Kind = "invited"    // an administrator made an invite
+	EventCancelled      Kind = "cancelled"  // an administrator cancelled one
+	EventQuota          Kind = "quota"      // an administrator changed a quota
+	EventRemoved        Kind = "removed"    // an administrator removed a member
+	EventNewLog         Kind = "log"        // a device began a log
+	EventForked         Kind = "forked"     // a log was frozen because its writer forked it
+	EventRefused        Kind = "refused"    // handshakes were refused; one event a reason and hour
+	EventPairingRefused Kind = "pairing"    // somebody with a secret was refused
+	EventFull           Kind = "quota-full" // new data was refused for lack of quota
+	EventNoSpace        Kind = "disk-full"  // new data was refused for lack of disk space
+	EventDamaged        Kind = "damaged"    // stored data is not what was stored
+	EventChecked        Kind = "checked"    // a check has ended
 )
 
 // Event is one entry of a box's event log. It names accounts and devices, and

@@ -17,8 +17,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"cobox/netlink/pairing"
 )
@@ -29,11 +27,9 @@ const (
 	DefaultHTTP   = "127.0.0.1:26270"
 )
 
-// Limits of what a setting may be.
-const (
-	MaxName      = 63 // bytes of a box's name
-	MaxAdvertise = 4  // addresses, as many as a pairing code has room for
-)
+// MaxAdvertise is how many addresses a box tells of itself: more would not fit
+// into its pairing code.
+const MaxAdvertise = 4
 
 // Config is what a box starts from. Make one with [Load], or fill it in and
 // call Validate.
@@ -84,7 +80,7 @@ func (c *Config) Validate() error {
 		return bad("http", "%v", err)
 	}
 	if c.Name != "" {
-		if err := CheckName(c.Name); err != nil {
+		if err := pairing.CheckName(c.Name); err != nil {
 			return bad("name", "%v", err)
 		}
 	}
@@ -94,28 +90,6 @@ func (c *Config) Validate() error {
 	for _, a := range c.Advertise {
 		if _, err := advertised(a, 1); err != nil {
 			return bad("advertise", "%v", err)
-		}
-	}
-	return nil
-}
-
-// CheckName reports why name cannot be the name of a box, a member or a
-// device: names are shown in terminals and on pages, so they hold nothing that
-// moves a cursor or is not text.
-func CheckName(name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("a name has at least one character")
-	case len(name) > MaxName:
-		return fmt.Errorf("a name has at most %d bytes, this one has %d", MaxName, len(name))
-	case !utf8.ValidString(name):
-		return fmt.Errorf("a name is UTF-8 text")
-	case strings.TrimSpace(name) != name:
-		return fmt.Errorf("a name neither starts nor ends with white space")
-	}
-	for _, r := range name {
-		if !unicode.IsPrint(r) {
-			return fmt.Errorf("a name holds only printable characters, not %U", r)
 		}
 	}
 	return nil

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"cobox/netlink/pairing"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -103,7 +105,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"http", "127.0.0.1:-1", "COBOXD_HTTP"},
 		{"http", "::1", "COBOXD_HTTP"},
 		{"name", " x", "COBOXD_NAME"},
-		{"name", strings.Repeat("n", MaxName+1), "COBOXD_NAME"},
+		{"name", strings.Repeat("n", pairing.MaxName+1), "COBOXD_NAME"},
 		{"name", "a\x1b[2J", "COBOXD_NAME"},
 		{"name", "a\xff", "COBOXD_NAME"},
 		{"advertise", "0.0.0.0:1", "COBOXD_ADVERTISE"},
@@ -203,7 +205,7 @@ func FuzzParseFile(f *testing.F) {
 		}
 		c := Config{Data: "/d", Listen: DefaultListen, HTTP: DefaultHTTP}
 		c.take(map[string]string{}, FileName, s)
-		if c.Validate() == nil && c.Name != "" && CheckName(c.Name) != nil {
+		if c.Validate() == nil && c.Name != "" && pairing.CheckName(c.Name) != nil {
 			t.Errorf("a name passed that is none: %q", c.Name)
 		}
 	})

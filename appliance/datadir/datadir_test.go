@@ -81,7 +81,7 @@ func TestFirstStartAndRestart(t *testing.T) {
 	if err != nil || p != nil {
 		t.Fatal(p, err)
 	}
-	if err := d.WritePairing([]byte("png"), "CODE"); err != nil {
+	if _, err := d.WritePairing([]byte("png"), "CODE"); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{identityName, pictureName, textName, lockName} {

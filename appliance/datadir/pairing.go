@@ -15,12 +15,12 @@ var ErrNoCode = errors.New("datadir: there is no pairing code here")
 
 // WritePairing puts the pairing code of an unclaimed box into the directory,
 // as a picture and as one line of text. The text comes last, so where it is the
-// picture is too.
-func (d *Dir) WritePairing(picture []byte, text string) error {
+// picture is too. It returns the path of the picture.
+func (d *Dir) WritePairing(picture []byte, text string) (path string, err error) {
 	if err := d.write(pictureName, picture, 0o600); err != nil {
-		return err
+		return "", err
 	}
-	return d.write(textName, []byte(text+"\n"), 0o600)
+	return filepath.Join(d.path, pictureName), d.write(textName, []byte(text+"\n"), 0o600)
 }
 
 // RemovePairing deletes the code; that it is not there is no error.

@@ -26,6 +26,7 @@ type Enrolled struct {
 	Role    Role   // of the account from now on
 	Quota   uint64 // bytes; Unlimited for none
 	New     bool   // not a repetition
+	Claim   bool   // New, and by the box's own code
 }
 
 // Enroll admits a device and its account. The commit makes the invite used,
@@ -49,7 +50,11 @@ func (r *Roster) Enroll(e Enrollment) (Enrolled, error) {
 		now := r.now()
 		switch inv.state(now) {
 		case InviteUsed:
-			if *inv.UsedBy != device {
+			switch {
+			case *inv.UsedBy == device:
+			case inv.Role == RoleClaim:
+				return &RefusedError{ReasonClaimed, errors.New("another device has claimed the box")}
+			default:
 				return &RefusedError{ReasonUsed, errors.New("another device has used this invite")}
 			}
 			p := Peer{Kind: KindDevice, Account: e.Card.ID, Device: device, Noise: e.Certificate.Noise}
@@ -77,7 +82,7 @@ func (r *Roster) Enroll(e Enrollment) (Enrolled, error) {
 		used.UsedBy, used.Used = &device, &now
 		c.put(inviteKey(e.Invite), appendRecord(&used), func() { r.invites[e.Invite] = &used })
 		out = r.enrolled(Peer{Kind: KindDevice, Account: e.Card.ID, Device: device, Noise: rec.Noise}, rec, member)
-		out.New = true
+		out.New, out.Claim = true, inv.Role == RoleClaim
 		return nil
 	})
 	if err != nil {

@@ -147,6 +147,9 @@ func (r *Roster) CreateInvite(name string, quota uint64, lifetime time.Duration)
 		return Invite{}, pairing.Secret{}, &RefusedError{ReasonInvalid,
 			fmt.Errorf("an invite lives from %v to %d days", MinLifetime, MaxLifetime/(24*time.Hour))}
 	}
+	if quota == 0 {
+		return Invite{}, pairing.Secret{}, &RefusedError{ReasonInvalid, errors.New("an invite needs a quota above zero")}
+	}
 	var id noiseconn.InviteID
 	rec := &inviteRecord{V: recordVersion, Role: RoleMember, Name: name, Quota: quota,
 		Created: r.now(), Lifetime: lifetime.Milliseconds()}

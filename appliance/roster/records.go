@@ -10,8 +10,8 @@ import (
 	"io"
 	"strings"
 
-	"cobox/appliance/config"
 	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
 	"cobox/storage/account"
 )
 
@@ -190,7 +190,7 @@ func parseRecord[T any](b []byte, version func(*T) int, check func(*T) error) (*
 }
 
 func parseBox(b []byte) (*boxRecord, error) {
-	return parseRecord(b, func(r *boxRecord) int { return r.V }, func(r *boxRecord) error { return config.CheckName(r.Name) })
+	return parseRecord(b, func(r *boxRecord) int { return r.V }, func(r *boxRecord) error { return pairing.CheckName(r.Name) })
 }
 
 func parseMember(b []byte) (*memberRecord, error) {
@@ -242,7 +242,7 @@ func checkOptionalName(name string) error {
 	if name == "" {
 		return nil
 	}
-	return config.CheckName(name)
+	return pairing.CheckName(name)
 }
 
 func checkSecret(b []byte) error {

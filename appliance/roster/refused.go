@@ -8,6 +8,7 @@ type Reason string
 const (
 	ReasonUnknownInvite Reason = "unknown_invite" // no such invite, or it was cancelled
 	ReasonUsed          Reason = "used"           // another device has used this secret
+	ReasonClaimed       Reason = "claimed"        // the box has an administrator already
 	ReasonExpired       Reason = "expired"        // the invite's time is over
 	ReasonInvalid       Reason = "invalid"        // what was sent is not well formed or not signed
 	ReasonRevoked       Reason = "revoked"        // the account has revoked this device
@@ -22,7 +23,7 @@ const (
 // Reasons lists every Reason, so that a metric can show each of them at 0.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonUnknownInvite, ReasonUsed, ReasonExpired, ReasonInvalid, ReasonRevoked, ReasonTaken,
+		ReasonUnknownInvite, ReasonUsed, ReasonClaimed, ReasonExpired, ReasonInvalid, ReasonRevoked, ReasonTaken,
 		ReasonFull, ReasonNotMember, ReasonForbidden, ReasonNotFound, ReasonLast,
 	}
 }

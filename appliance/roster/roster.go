@@ -29,8 +29,8 @@ import (
 	"sync"
 	"time"
 
-	"cobox/appliance/config"
 	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
 	"cobox/storage/account"
 )
 
@@ -275,7 +275,7 @@ func (r *Roster) Name() string {
 
 // SetName changes the box's name.
 func (r *Roster) SetName(name string) error {
-	if err := config.CheckName(name); err != nil {
+	if err := pairing.CheckName(name); err != nil {
 		return &RefusedError{ReasonInvalid, fmt.Errorf("name of the box: %w", err)}
 	}
 	return r.change(func(c *change) error {

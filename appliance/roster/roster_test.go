@@ -236,10 +236,10 @@ func TestClaim(t *testing.T) {
 		t.Errorf("the same device again: %+v %v", again, err)
 	}
 	_, err = r.Enroll(p.enrollment(claimID, p.device(t, 0)))
-	wantReason(t, "another device of the same account", err, ReasonUsed)
+	wantReason(t, "another device of the same account", err, ReasonClaimed)
 	thief := newPerson(t)
 	_, err = r.Enroll(thief.enrollment(claimID, thief.device(t, 0)))
-	wantReason(t, "another account", err, ReasonUsed)
+	wantReason(t, "another account", err, ReasonClaimed)
 
 	psk, peer, ok := r.Link(cert.Noise)
 	if !ok || peer != got.Peer || !psk.Equal(got.LinkPSK) || !r.Administers(peer) {

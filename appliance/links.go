@@ -1,0 +1,150 @@
+package appliance
+
+import (
+	"context"
+	"sync"
+
+	"cobox/appliance/admin"
+	"cobox/appliance/roster"
+	"cobox/netlink/noiseconn"
+	"cobox/netlink/replicate"
+	"cobox/storage/account"
+	"cobox/storage/merklelog"
+)
+
+// Limits on links that are open at a time. A device needs one; a few more are
+// for those that it has lost and the box not yet noticed.
+const (
+	maxLinks        = 256
+	maxAccountLinks = 16
+)
+
+// links are the sessions that are open.
+type links struct {
+	roster *roster.Roster
+
+	mu       sync.Mutex
+	sessions map[*replicate.Session]roster.Peer
+}
+
+func newLinks(r *roster.Roster) *links {
+	return &links{roster: r, sessions: make(map[*replicate.Session]roster.Peer)}
+}
+
+// add takes a session in, unless there are too many. One whose peer has been
+// removed between its handshake and now is ended: drop may have come before.
+func (l *links) add(s *replicate.Session, p roster.Peer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	same := 0
+	for _, other := range l.sessions {
+		if other.Account == p.Account {
+			same++
+		}
+	}
+	if len(l.sessions) >= maxLinks || same >= maxAccountLinks {
+		s.Fail(&replicate.Error{Code: replicate.CodeBusy, Message: "too many links are open"})
+	}
+	l.sessions[s] = p
+	if !l.roster.Allowed(p) {
+		s.Fail(removedError())
+	}
+}
+
+func (l *links) remove(s *replicate.Session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.sessions, s)
+}
+
+// drop ends the sessions of everybody who may not be connected any more.
+func (l *links) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s, p := range l.sessions {
+		if !l.roster.Allowed(p) {
+			s.Fail(removedError())
+		}
+	}
+}
+
+func removedError() *replicate.Error {
+	return &replicate.Error{Code: replicate.CodeNotAllowed, Message: "you have been removed from this box"}
+}
+
+func (l *links) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sessions)
+}
+
+// devices returns those that are connected.
+func (l *links) devices() map[account.DeviceKey]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	online := make(map[account.DeviceKey]bool, len(l.sessions))
+	for _, p := range l.sessions {
+		if p.Kind == roster.KindDevice {
+			online[p.Device] = true
+		}
+	}
+	return online
+}
+
+// serverConfig is how handshakes find the secrets. Nothing changes here: a
+// first message may be a replay.
+func (b *box) serverConfig() noiseconn.ServerConfig {
+	return noiseconn.ServerConfig{
+		Static:     b.identity.StaticPrivate(),
+		PairingPSK: b.pairingPSK,
+		LinkPSK: func(remote noiseconn.StaticPublic) (noiseconn.PSK, any, bool) {
+			psk, peer, ok := b.roster.Link(account.NoiseKey(remote))
+			return psk, peer, ok
+		},
+	}
+}
+
+// handle serves one authenticated connection.
+func (b *box) handle(ctx context.Context, c *noiseconn.Conn) {
+	if c.Mode() == noiseconn.ModePair {
+		b.pair(ctx, c)
+		return
+	}
+	peer := c.Peer().(roster.Peer)
+	log := b.log.With("peer", peer.Kind.String(), "account", peer.Account.Fingerprint(), "remote", c.RemoteAddr().String())
+	session, err := replicate.NewSession(c, replicate.Config{
+		Hello:  replicate.Hello{Boot: b.boot, Name: b.roster.Name(), Addresses: b.addresses},
+		Peer:   b.sessionPeer(peer),
+		Limits: b.limits,
+		Logger: log,
+		Box: &replicate.Box{
+			Store: sessionStore{b}, Authorizer: authorizer{b}, Admin: administration{b},
+			Receipt: b.receipts.make, Logs: b.logs, Code: code,
+		},
+	})
+	if err != nil {
+		log.Error("a session cannot be started", "error", err)
+		return
+	}
+	b.links.add(session, peer)
+	defer b.links.remove(session)
+	b.metrics.sessions.WithLabelValues(peer.Kind.String()).Inc()
+	if peer.Kind == roster.KindRecovery {
+		b.events.repeat(admin.Event{Kind: admin.EventRecovered, Account: &peer.Account,
+			Detail: "somebody logged in with the recovery phrase"}, merklelog.LogID{})
+	}
+	b.seen(peer)
+	log.Debug("link opened")
+	err = session.Run(ctx)
+	b.seen(peer)
+	log.Debug("link closed", "reason", err)
+}
+
+func (b *box) seen(p roster.Peer) {
+	if b.store.ReadOnly() {
+		return
+	}
+	if err := b.roster.Seen(p); err != nil {
+		b.log.Error("the time of a connection was not stored", "error", err)
+	}
+}

@@ -1,0 +1,275 @@
+package appliance
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"cobox/appliance/admin"
+	"cobox/appliance/config"
+	"cobox/appliance/datadir"
+	"cobox/appliance/roster"
+	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
+	"cobox/netlink/replicate"
+	"cobox/storage/account"
+	"cobox/storage/replica"
+)
+
+// Config is what a box runs with.
+type Config struct {
+	// Settings must be valid.
+	Settings config.Config
+	// Version is that of the program, for people.
+	Version string
+	// Logger gets what an administrator should know; nil discards it.
+	Logger *slog.Logger
+	// Ready is called once, when links are accepted and /healthz answers 200.
+	// It may be nil.
+	Ready func(Info)
+	// Claimed is called once, when the first administrator has paired. It may
+	// be nil.
+	Claimed func()
+	// Fatal is called when nobody can say any more what is on the disk. It must
+	// end the process: what waits for the store then waits for ever. Nil leaves
+	// it to the store, which ends the process itself.
+	Fatal func(error)
+
+	// limits for tests; the zero value is what a box needs
+	store replica.Options
+}
+
+// Info tells where a running box is.
+type Info struct {
+	Listen    net.Addr // of links
+	HTTP      net.Addr // of the local pages
+	Name      string
+	Key       noiseconn.StaticPublic
+	Addresses []string // as given to peers
+	Code      string   // text of the pairing code; "" if the box is claimed
+	Picture   string   // path of its picture
+}
+
+// box is a running box.
+type box struct {
+	log       *slog.Logger
+	version   string
+	dir       *datadir.Dir
+	identity  *datadir.Identity
+	signer    replicate.BoxKey
+	boot      replicate.BootID
+	addresses []string
+	claimed   func()
+
+	store    *replica.Store
+	memory   *memory
+	roster   *roster.Roster
+	events   *events
+	receipts *receipts
+	metrics  *metrics
+	limits   *replicate.Limits
+	gate     *noiseconn.Gate
+	links    *links
+
+	ready    atomic.Bool
+	codeFile sync.Mutex // held while the pairing code is written or removed
+	checking sync.Mutex // held while a check runs
+}
+
+// Run runs a box until ctx ends, then lets its sessions say goodbye, and closes
+// the store. It returns nil after such an end. Before it has changed anything
+// it may return a *datadir.InUseError or a *datadir.NewerError; an error that
+// wraps replica.ErrNewerFormat tells the same of the store.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Settings.Validate(); err != nil {
+		return err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := datadir.Open(cfg.Settings.Data, datadir.Options{Create: true, Holder: "coboxd run"})
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	b := &box{log: cfg.Logger, version: cfg.Version, dir: dir, claimed: cfg.Claimed,
+		limits: replicate.NewLimits(0), gate: noiseconn.NewGate()}
+	rand.Read(b.boot[:])
+	if err := b.open(&cfg); err != nil {
+		return err
+	}
+	err = b.run(ctx, &cfg)
+	// Last of all, when nobody uses it any more.
+	return errors.Join(err, b.closeStore())
+}
+
+func (b *box) closeStore() error {
+	if err := b.store.Close(); err != nil {
+		return fmt.Errorf("appliance: closing the store: %w", err)
+	}
+	return nil
+}
+
+// open makes or finds the identity and opens the store and what is in it. After
+// a crash between any two steps the next start does the missing ones.
+func (b *box) open(cfg *Config) (err error) {
+	identity, provision, err := b.dir.Identity()
+	if err != nil {
+		return err
+	}
+	b.identity = identity
+	b.signer = replicate.BoxKey(identity.Signer().Public().(ed25519.PublicKey))
+
+	// The store asks for quotas, and the roster lives in the store.
+	var members atomic.Pointer[roster.Roster]
+	o := cfg.store
+	o.Logger = b.log
+	o.Fatal = cfg.Fatal
+	o.Quota = func(id account.ID) (uint64, bool) {
+		if r := members.Load(); r != nil {
+			return r.Quota(id)
+		}
+		return 0, false
+	}
+	if b.store, err = replica.Open(b.dir.Store(), o); err != nil {
+		return fmt.Errorf("appliance: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.closeStore())
+		}
+	}()
+	if b.memory, err = openMemory(b.store); err != nil {
+		return err
+	}
+	b.roster, err = roster.Open(rosterStore{b.memory, b.store.Table(rosterTable)}, b.memory.options())
+	if err != nil {
+		return err
+	}
+	members.Store(b.roster)
+	b.links = newLinks(b.roster)
+	if b.events, err = openEvents(b.memory, b.log); err != nil {
+		return err
+	}
+	b.metrics = newMetrics(b.version, pairingResults(), admin.Methods())
+	b.receipts, err = openReceipts(b.memory, identity.Signer(), b.boot, b.metrics.receipts.Inc)
+	if err != nil {
+		return err
+	}
+	b.metrics.observe(b)
+	if b.store.ReadOnly() {
+		return nil // what there is can still be read; nothing is set up
+	}
+	return b.setUp(cfg, provision)
+}
+
+// setUp gives the box a name and, if it is new, its pairing secret.
+func (b *box) setUp(cfg *Config, provision *datadir.Provision) error {
+	switch name := cfg.Settings.Name; {
+	case name != "":
+		if err := b.roster.SetName(name); err != nil {
+			return err
+		}
+	case b.roster.Name() == "":
+		if err := b.roster.SetName(pairing.HostName(b.identity.StaticPublic())); err != nil {
+			return err
+		}
+	}
+	if provision != nil {
+		if err := b.roster.SetClaim(provision.InviteID, provision.Secret); err != nil {
+			return err
+		}
+		// Only now: until the roster has it, this file is the only copy.
+		return b.dir.RemoveProvision()
+	}
+	if b.roster.HasClaim() {
+		return nil
+	}
+	secret, id := pairing.NewSecret()
+	return b.roster.SetClaim(id, secret)
+}
+
+// run opens the listeners and runs the box until ctx ends or something fails.
+func (b *box) run(ctx context.Context, cfg *Config) error {
+	ln, err := net.Listen("tcp", cfg.Settings.Listen)
+	if err != nil {
+		return fmt.Errorf("appliance: listening for links: %w", err)
+	}
+	defer ln.Close()
+	pages, err := net.Listen("tcp", cfg.Settings.HTTP)
+	if err != nil {
+		return fmt.Errorf("appliance: listening for the local pages: %w", err)
+	}
+	defer pages.Close()
+	if b.addresses, err = cfg.Settings.Addresses(ln.Addr(), net.InterfaceAddrs); err != nil {
+		return fmt.Errorf("appliance: finding the box's addresses: %w", err)
+	}
+	info := Info{Listen: ln.Addr(), HTTP: pages.Addr(), Name: b.roster.Name(),
+		Key: b.identity.StaticPublic(), Addresses: b.addresses}
+	if info.Code, info.Picture, err = b.writeCode(); err != nil {
+		return err
+	}
+	b.events.add(admin.Event{Kind: admin.EventStarted, Detail: b.version})
+
+	// Everything that serves peers ends with ctx, or when one of its like
+	// fails; the box's memory only when they have all ended.
+	g, serving := errgroup.WithContext(ctx)
+	remembering, forget := context.WithCancel(context.WithoutCancel(ctx))
+	defer forget()
+	var peers sync.WaitGroup
+	serve := func(fn func() error) {
+		peers.Add(1)
+		g.Go(func() error {
+			defer peers.Done()
+			return fn()
+		})
+	}
+	server := &noiseconn.Server{Config: b.serverConfig(), Handle: b.handle, Refused: b.refused, Gate: b.gate}
+	serve(func() error {
+		if err := server.Serve(serving, ln); err != nil {
+			return fmt.Errorf("appliance: serving links: %w", err)
+		}
+		return nil
+	})
+	serve(func() error { return b.servePages(serving, pages) })
+	serve(func() error {
+		<-serving.Done()
+		b.ready.Store(false)
+		return nil
+	})
+	g.Go(func() error { return b.memory.run(remembering) })
+	g.Go(func() error { return b.events.run(remembering) })
+	g.Go(func() error {
+		peers.Wait()
+		b.events.finish()
+		forget()
+		return nil
+	})
+
+	b.ready.Store(true)
+	b.log.Info("box is running", "name", info.Name, "listen", info.Listen.String(), "http", info.HTTP.String(),
+		"claimed", info.Code == "", "read_only", b.store.ReadOnly())
+	if cfg.Ready != nil {
+		cfg.Ready(info)
+	}
+	err = g.Wait()
+	b.log.Info("box has stopped", "error", err)
+	return err
+}
+
+// refused is told of connections that were closed before they were
+// authenticated.
+func (b *box) refused(reason noiseconn.Reason, _ net.Addr) {
+	b.metrics.refused.WithLabelValues(string(reason)).Inc()
+	if reason != noiseconn.ReasonStopped {
+		b.events.refused(reason)
+	}
+}
