@@ -57,6 +57,7 @@ type Conn struct {
 	mode    Mode
 	version uint8
 	remote  StaticPublic
+	invite  InviteID
 	peer    any
 
 	rx receiver
@@ -75,6 +76,9 @@ func (c *Conn) Remote() StaticPublic { return c.remote }
 
 // Peer is what ServerConfig.LinkPSK told of the peer; nil when pairing or dialling.
 func (c *Conn) Peer() any { return c.peer }
+
+// Invite names the secret that was used; zero in a link.
+func (c *Conn) Invite() InviteID { return c.invite }
 
 // Mode is what the connection is for.
 func (c *Conn) Mode() Mode { return c.mode }

@@ -149,6 +149,7 @@ func dialGuarded(nc net.Conn, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.invite = cfg.Invite
 	if cfg.Mode == ModeLink {
 		// Proves to the box that its message 2 was read now: message 1 may be a replay.
 		if _, err := nc.Write(c.tx.confirm()); err != nil {
@@ -256,6 +257,7 @@ func acceptPair(nc net.Conn, cfg ServerConfig, o opening, hs *handshake, msg []b
 	if err != nil {
 		return nil, &RefusedError{ReasonBadMessage, err}
 	}
+	c.invite = o.selector
 	return c, nil
 }
 
