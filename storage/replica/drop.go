@@ -179,6 +179,8 @@ func (s *Store) reclaimer() {
 // range tombstone alone frees only tables that are wholly dead; the rest waits
 // for a compaction that nothing would ever cause.)
 func (s *Store) reclaimAll(ctx context.Context) error {
+	s.reclaimMu.Lock()
+	defer s.reclaimMu.Unlock()
 	from := uint64(0)
 	for {
 		r, dead, err := s.nextReclaim(from)

@@ -82,7 +82,7 @@ func open(dir string, o Options) (_ *Store, err error) {
 	} else {
 		// A write that finds the disk full releases the reserve and tries again.
 		inner := o.FS
-		s.opts.FS = vfs.OnDiskFull(inner, func() {
+		s.opts.FS = vfs.OnDiskFull(orderedFS{inner}, func() {
 			if inner.Remove(inner.PathJoin(dir, ballastName)) == nil {
 				s.opts.Logger.Error("the disk is full; the reserve was released")
 			}
@@ -145,22 +145,6 @@ func (s *Store) prepareDir() error {
 		}
 	}
 	return nil
-}
-
-// mkdirSync makes a directory whose entry survives a crash.
-func mkdirSync(fsys vfs.FS, dir string) error {
-	if err := fsys.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(fsys, fsys.PathDir(dir))
-}
-
-func syncDir(fsys vfs.FS, dir string) error {
-	d, err := fsys.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // checkFormat reads the format number. A directory without one gets it, unless
@@ -290,21 +274,6 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	l.s.fatal(fmt.Errorf(format, args...))
 }
-
-// readOnlyFS locks where it can and goes on without where no file can be made:
-// then nobody else writes either.
-type readOnlyFS struct{ vfs.FS }
-
-func (f readOnlyFS) Lock(name string) (io.Closer, error) {
-	c, err := f.FS.Lock(name)
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		return io.NopCloser(nil), nil
-	}
-	return c, err
-}
-
-func (f readOnlyFS) Unwrap() vfs.FS { return f.FS }
 
 // recover reads the counters, and makes garbage of the blocks that a crash left
 // without an index.

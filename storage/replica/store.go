@@ -197,6 +197,8 @@ type Store struct {
 	nextBulk atomic.Uint64 // changed by whoever begins a table
 	nextSml  uint64        // by the flusher alone
 
+	reclaimMu sync.Mutex // held while garbage is freed; taken before indexMu
+
 	logs logTable
 
 	mu       sync.Mutex

@@ -1,0 +1,164 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"cobox/storage/merklelog"
+)
+
+// faultLife is a history on a file system that fails once. It always does the
+// same, as far as goroutines allow.
+func faultLife(at int64, persist bool) (*history, *faultFS) {
+	h := newHistory(7, tuning{})
+	h.tune.smallRun, h.tune.tableSize = 1, 4*merklelog.BlockSize
+	h.tune.idle = time.Hour
+	h.every = 1 << 62
+	return h, &faultFS{FS: h.mem, at: at, persist: persist}
+}
+
+// liveFaulty lives until some steps after the fault. The error is one that no
+// fault excuses.
+func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
+	o := h.options(fs)
+	var once sync.Once
+	o.Fatal = func(error) { once.Do(func() { close(fatal) }) }
+	open := func() (err error) {
+		h.s, err = Open("box", o)
+		return err
+	}
+	if err := open(); err != nil {
+		if !fs.hit.Load() {
+			return err
+		}
+		if err := open(); err != nil { // as the next start of the process would
+			return fmt.Errorf("open after a failed open: %w", err)
+		}
+	}
+	after := 0
+	for n := 0; after < 4 && n < 400; n++ {
+		if fs.hit.Load() {
+			after++
+		}
+		var err error
+		switch {
+		case n%40 == 39:
+			if err = h.s.Close(); err == nil || fs.hit.Load() {
+				err = errors.Join(err, open())
+			}
+		case n%7 == 3:
+			err = h.drop()
+		case n%11 == 5:
+			key, value := fmt.Sprint("key", n%3), fmt.Sprint(n)
+			delete(h.owed.table, key)
+			if err = h.s.Table("t").Put([]byte(key), []byte(value)); err == nil {
+				h.owed.table[key] = value
+			}
+		default:
+			i := n % 3
+			if err = h.extend(h.rng, i); err == nil {
+				err = h.commit(i)
+			}
+		}
+		if err != nil && !fs.hit.Load() {
+			return fmt.Errorf("step %d: %w", n, err)
+		}
+		if h.s == nil {
+			break // it could not be opened again
+		}
+	}
+	if h.s != nil {
+		if err := h.s.Close(); err != nil && !fs.hit.Load() {
+			return err
+		}
+	}
+	return nil
+}
+
+// runFault injects one fault and verifies what is on the disk afterwards: as
+// the process left it, and as a power cut would.
+func runFault(at int64, persist bool) (died bool, err error) {
+	h, fs := faultLife(at, persist)
+	fatal := make(chan struct{})
+	done := make(chan error, 1)
+	go func() { done <- liveFaulty(h, fs, fatal) }()
+	closed := false
+	select {
+	case err := <-done:
+		if err != nil {
+			return false, err
+		}
+		closed = true
+	case <-fatal:
+		// The process ends. Whatever goroutines are left wait for ever.
+		died = true
+		h.mu.Lock() // nothing more is owed from here on
+	case <-time.After(2 * time.Minute):
+		return false, errors.New("hangs")
+	}
+	owed := h.owed.clone()
+	rng := rand.New(rand.NewPCG(uint64(at), 9))
+	for _, percent := range []int{100, 0, 50} {
+		c := &powerCut{fs: h.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}), owed: owed.clone(), unsyncd: percent}
+		v := newHistory(8, tuning{})
+		if err := v.verify(c, percent == 50); err != nil {
+			return died, err
+		}
+	}
+	if closed {
+		// In the same process the store can be opened again.
+		c := &powerCut{fs: h.mem, owed: owed, unsyncd: 100}
+		if err := newHistory(8, tuning{}).verify(c, false); err != nil {
+			return died, fmt.Errorf("opened again: %w", err)
+		}
+	}
+	return died, nil
+}
+
+// TestInjectedErrors fails each of the first 2,000 I/O operations, twice.
+func TestInjectedErrors(t *testing.T) {
+	crashLogs()
+	step := int64(1)
+	if testing.Short() {
+		step = 97
+	}
+	var next, deaths, runs, reached atomic.Int64
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !t.Failed() {
+				n := next.Add(1) - 1
+				at := 1 + n/2*step
+				if at > 2000 {
+					return
+				}
+				died, err := runFault(at, n%2 == 1)
+				if err != nil {
+					t.Errorf("operation %d fails, persisted %v: %v", at, n%2 == 1, err)
+				}
+				runs.Add(1)
+				if died {
+					deaths.Add(1)
+				}
+				reached.Store(max(reached.Load(), at))
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d runs, of which %d ended the process", runs.Load(), deaths.Load())
+	if h, fs := faultLife(0, false); !t.Failed() {
+		if err := liveFaulty(h, fs, make(chan struct{})); err != nil {
+			t.Fatal(err)
+		}
+		if fs.ops.Load() < 2000 {
+			t.Errorf("a life without a fault has %d operations, want at least 2,000", fs.ops.Load())
+		}
+	}
+}
