@@ -88,7 +88,9 @@ func (s *Spool) load() error {
 		return err
 	}
 	if slices.Contains(names, receiptsName) {
-		s.loadReceipts()
+		if err := s.loadReceipts(); err != nil {
+			return err
+		}
 	}
 	if err := s.loadSegments(names); err != nil {
 		return err
@@ -215,26 +217,32 @@ func (s *Spool) rebuild(roots []merklelog.Hash) merklelog.Hash {
 	return s.frontier.Root()
 }
 
-// loadReceipts takes what is whole and true. Receipts that were lost are stated
-// again by the boxes.
-func (s *Spool) loadReceipts() {
+// loadReceipts takes what is whole and true. Receipts that a power cut has torn
+// are stated again by the boxes; those that cannot be read now may be there
+// later, so an error of the disk ends Open before they are written over.
+func (s *Spool) loadReceipts() error {
 	b, err := readFile(s.fs, receiptsName, maxReceiptFile)
-	var list []Receipt
-	if err == nil {
-		list, err = parseReceipts(b, s.id)
+	if err != nil {
+		return err
 	}
+	list, err := parseReceipts(b, s.id)
 	if err != nil {
 		s.o.Logger.Warn("receipts are lost until the boxes are asked", "log", s.id, "err", err)
-		return
+		return nil
 	}
 	for _, r := range list {
 		if r.Size > s.newest.Size {
 			continue
 		}
-		if root, err := s.tree.Root(r.Size); err == nil && root == r.Root {
+		root, err := s.tree.Root(r.Size)
+		if err != nil {
+			return err
+		}
+		if root == r.Root {
 			s.receipts[r.Box] = r
 		}
 	}
+	return nil
 }
 
 // loadSegments finds the segments, drops what lies above the newest checkpoint

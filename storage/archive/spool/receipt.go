@@ -94,9 +94,10 @@ func (s *Spool) Receipted(r Receipt) error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	if old, ok := s.receipts[r.Box]; ok && old.Size > r.Size || !ok && len(s.receipts) == maxReceipts {
+	old, known := s.receipts[r.Box]
+	if known && old.Size > r.Size || !known && len(s.receipts) == maxReceipts {
 		s.mu.Unlock()
-		if ok {
+		if known {
 			return nil
 		}
 		return fmt.Errorf("spool: receipts of more than %d boxes", maxReceipts)
@@ -109,6 +110,11 @@ func (s *Spool) Receipted(r Receipt) error {
 	// file may be older than the removals unless it was synced, which is done
 	// where a backup ends; Holes then names the blocks until the boxes are asked.
 	if err := s.saveReceipts(complete); err != nil {
+		s.mu.Lock()
+		if s.receipts[r.Box] = old; !known {
+			delete(s.receipts, r.Box)
+		}
+		s.mu.Unlock()
 		return fmt.Errorf("spool: receipt of %v: %w", r.Box, err)
 	}
 	s.mu.Lock()
