@@ -80,6 +80,11 @@ func TestVectors(t *testing.T) {
 	if _, err := r.Next(); err != io.EOF {
 		t.Errorf("at the end: %v", err)
 	}
+	// The worked size in FORMAT.md.
+	worked := fstree.Node{Kind: fstree.File, Name: "document.txt", User: "anna", Group: "users", Size: 5, Content: []fstree.Extent{{ID: id(1), Length: 5}}}
+	if w, err := fstree.AppendListing(nil, []fstree.Node{worked}); err != nil || len(w) != 1+101 {
+		t.Errorf("worked size: %d, %v", len(w), err)
+	}
 	for cut := range len(b) {
 		if cut == 1 || slices.Contains(ends(b), cut) {
 			continue // a shorter listing

@@ -98,20 +98,19 @@ type Xattr struct {
 // Limits of a node. Whatever a file system holds beyond them is reported when
 // it is read and left out, and refused by the parser.
 const (
-	MaxName         = 1024    // bytes of a name; Linux allows 255, Windows 765 in UTF-8
-	MaxTarget       = 65535   // bytes of a symbolic link
-	MaxOwnerName    = 255     // bytes of a user or group name
-	MaxXattrs       = 4096    // attributes of one entry
-	MaxXattrBytes   = 1 << 20 // names and values of one entry's attributes together
-	MaxExtents      = 1 << 16 // extents in one node; longer lists are kept as indirect content
-	MaxNodeSize     = 4 << 20 // bytes of one encoded node
-	MaxFileSize     = 1<<63 - 1
-	RootName        = "/" // the name of the node above all others of a snapshot
-	maxXattrName    = 255 // bytes
-	nanosPerSecond  = 1e9 // upper bound of Time.Nsec
-	listingVersion  = 1   // first byte of a listing
-	maxChunkLength  = 1<<32 - 1
-	fixedNodeLength = 32 // bytes before the first variable field
+	MaxName        = 1024    // bytes of a name; Linux allows 255, Windows 765 in UTF-8
+	MaxTarget      = 65535   // bytes of a symbolic link
+	MaxOwnerName   = 255     // bytes of a user or group name
+	MaxXattrs      = 4096    // attributes of one entry
+	MaxXattrBytes  = 1 << 20 // names and values of one entry's attributes together
+	MaxExtents     = 1 << 16 // extents in one node; longer lists are kept as indirect content
+	MaxNodeSize    = 4 << 20 // bytes of one encoded node
+	MaxFileSize    = 1<<63 - 1
+	RootName       = "/" // the name of the node above all others of a snapshot
+	maxXattrName   = 255 // bytes
+	nanosPerSecond = 1e9 // upper bound of Time.Nsec
+	listingVersion = 1   // first byte of a listing
+	maxChunkLength = 1<<32 - 1
 )
 
 // A Node is one directory entry. Strings hold any bytes.

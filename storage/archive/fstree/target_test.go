@@ -2,6 +2,7 @@ package fstree_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -508,5 +509,57 @@ func TestWriteOutside(t *testing.T) {
 	finish(t, target)
 	if got := content(t, filepath.Join(root, "f")); got != "\x00\x00\x00\x00\x00" {
 		t.Errorf("%q", got)
+	}
+}
+
+func BenchmarkRestore(b *testing.B) {
+	const files, size = 5000, 16 << 10
+	n, data := file("", strings.Repeat("x", size))
+	for _, way := range []string{"whole", "pieces"} {
+		b.Run(way, func(b *testing.B) {
+			b.SetBytes(files * size)
+			for b.Loop() {
+				b.StopTimer()
+				path := b.TempDir()
+				b.StartTimer()
+				target, err := fstree.OpenTarget(path, fstree.TargetOptions{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				var d *fstree.TargetDir
+				for i := range files {
+					if i%32 == 0 {
+						if d != nil {
+							d.Close()
+						}
+						if d, err = target.Root().Enter(dir(fmt.Sprint(i))); err != nil {
+							b.Fatal(err)
+						}
+					}
+					n.Name = fmt.Sprint(i)
+					if way == "whole" {
+						err = d.WriteFile(n, data)
+					} else {
+						var f *fstree.TargetFile
+						if f, err = d.Create(n); err == nil {
+							f.WriteAt(data[size/2:], size/2)
+							f.WriteAt(data[:size/2], 0)
+							err = f.Commit()
+						}
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+				d.Close()
+				target.Root().Close()
+				b.StopTimer() // what the disk takes is not ours
+				if _, err := target.Finish(); err != nil {
+					b.Fatal(err)
+				}
+				target.Close()
+				b.StartTimer()
+			}
+		})
 	}
 }
