@@ -381,7 +381,7 @@ func (d *demo) lose() error {
 
 func (d *demo) compare() error {
 	// The restored tree has the absolute path below the target.
-	diffs, err := fstree.Diff(d.path("work"), filepath.Join(d.path("restored"), d.path("work")))
+	diffs, err := fstree.Diff(d.ctx, d.path("work"), filepath.Join(d.path("restored"), d.path("work")), fstree.DiffOptions{})
 	if err != nil {
 		return err
 	}
