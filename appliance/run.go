@@ -261,7 +261,7 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		cfg.Ready(info)
 	}
 	err = g.Wait()
-	b.log.Info("box has stopped", "error", err)
+	b.log.Info("box has stopped")
 	return err
 }
 

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cobox/appliance"
+	"cobox/appliance/admin"
+	"cobox/appliance/config"
+)
+
+func (p *program) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Verify everything that the box holds",
+		Long: `check verifies every checkpoint, leaf and block of every replica in the data
+directory and changes nothing. The box must not be running; while it is, an
+administrator can run: cobox box check
+
+It fails if anything is damaged, and names it. What is intact stays restorable,
+and a running box asks devices for what is damaged.
+` + exitHelp,
+		Example: "  coboxd check --data ~/box",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return p.check(ctx, config.DataDir(p.flags(cmd), os.Getenv))
+		},
+	}
+}
+
+func (p *program) check(ctx context.Context, data string) error {
+	tellEvery, told := 5*time.Second, time.Now()
+	progress := func(done admin.CheckProgress) {
+		if p.json {
+			p.emit("progress", done)
+			return
+		}
+		if time.Since(told) >= tellEvery {
+			told = time.Now()
+			fmt.Fprintf(p.stderr, "checked %d of %d blocks in %d of %d logs\n", done.Blocks, done.TotalBlocks, done.Logs, done.TotalLogs)
+		}
+	}
+	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	report, err := appliance.Check(ctx, data, log, progress)
+	if err != nil {
+		return err
+	}
+	if !p.json {
+		for _, d := range report.Damaged {
+			where := "the store"
+			if d.Log != "" {
+				where = "log " + d.Log
+			}
+			fmt.Fprintf(p.stdout, "damaged: %s: %s %d: %s\n", where, d.What, d.Index, d.Error)
+		}
+		fmt.Fprintf(p.stdout, "%d logs, %d leaves and %d blocks are verified\n", report.Logs, report.Leaves, report.Blocks)
+	}
+	if report.DamageCount > 0 {
+		if p.json {
+			p.emit("report", report)
+		}
+		return &damageError{report.DamageCount}
+	}
+	if p.json {
+		p.emit("summary", report)
+	}
+	return nil
+}
+
+// damageError says that a check has found damage.
+type damageError struct{ count uint64 }
+
+func (e *damageError) Error() string {
+	if e.count == 1 {
+		return "one thing is damaged"
+	}
+	return fmt.Sprintf("%d things are damaged", e.count)
+}
+
+func isDamage(err error) bool {
+	var d *damageError
+	return errors.As(err, &d)
+}

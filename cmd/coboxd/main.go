@@ -1,0 +1,163 @@
+// Command coboxd is the box: it keeps replicas of its members' encrypted logs
+// and gives them back. It cannot read what it holds.
+//
+// main.go holds what all commands share: exit codes, output, and the words of
+// error messages. Each command has a file of its own.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cobox/appliance/config"
+	"cobox/appliance/datadir"
+	"cobox/storage/replica"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+// Exit codes, as every --help lists them.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitInUse  = 5
+	exitNewer  = 6
+)
+
+const exitHelp = `
+Exit codes: 0 done, 1 failed, 2 usage, 5 data directory in use, 6 data
+directory written by a newer version.`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// program is one call of coboxd.
+type program struct {
+	stdout, stderr io.Writer
+	json           bool
+	data           string // --data
+	running        bool   // the arguments were understood
+	root           *cobra.Command
+}
+
+// run runs the program and returns its exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	p := &program{stdout: stdout, stderr: stderr}
+	p.root = &cobra.Command{
+		Use:   "coboxd",
+		Short: "The box: keeps encrypted backups for its members",
+		Long: `coboxd is a box: it keeps replicas of its members' encrypted logs and gives
+them back. It needs no other service, and cannot read what it holds.
+` + exitHelp,
+		Example:           "  coboxd run --data ~/box\n  coboxd qr --data ~/box",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		Args:              cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return &usageError{errors.New("a command is missing")}
+		},
+	}
+	p.root.SetArgs(args)
+	p.root.SetOut(stdout)
+	p.root.SetErr(stderr)
+	p.root.PersistentFlags().BoolVar(&p.json, "json", false, "write lines of JSON to standard output")
+	p.root.PersistentFlags().StringVar(&p.data, "data", "", "data directory (default /var/lib/coboxd, $STATE_DIRECTORY or, for a plain user, ~/.local/share/coboxd)")
+	p.root.AddCommand(p.runCommand(), p.checkCommand(), p.qrCommand(), p.versionCommand())
+
+	cmd, err := p.root.ExecuteC()
+	if err == nil {
+		return exitDone
+	}
+	if !p.running {
+		err = &usageError{err}
+	}
+	code, hint := explain(err, cmd)
+	p.fail(code, err, hint)
+	return code
+}
+
+// usageError means that the arguments make no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// explain maps an error to the exit code and to what the user can do.
+func explain(err error, cmd *cobra.Command) (code int, hint string) {
+	var usage *usageError
+	var field *config.FieldError
+	var inUse *datadir.InUseError
+	var newer *datadir.NewerError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage, "See: " + cmd.CommandPath() + " --help"
+	case errors.As(err, &field):
+		return exitUsage, "Correct this setting and start again."
+	case errors.As(err, &inUse):
+		hint := "Stop it first, or name another directory with --data."
+		if cmd.Name() == "check" {
+			hint = "Stop it first, or let an administrator run: cobox box check"
+		}
+		return exitInUse, hint
+	case errors.Is(err, replica.ErrInUse):
+		return exitInUse, "Stop the other process first."
+	case errors.As(err, &newer), errors.Is(err, replica.ErrNewerFormat):
+		return exitNewer, "Install the newer version again; nothing was changed."
+	case errors.Is(err, datadir.ErrNoBox):
+		return exitFailed, "Name the box's directory with --data, or start a new box with: coboxd run"
+	case errors.Is(err, datadir.ErrNoCode):
+		return exitFailed, "A box shows its code from its first start until it is claimed. To let more people in, an\nadministrator runs: cobox box invite member --quota SIZE"
+	case isDamage(err):
+		return exitFailed, "Start the box: it serves what is intact, and asks devices for the rest."
+	}
+	return exitFailed, ""
+}
+
+// fail tells what went wrong.
+func (p *program) fail(code int, err error, hint string) {
+	message := strings.TrimSpace(err.Error())
+	if p.json {
+		p.emit("error", struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+			Hint    string `json:"hint,omitempty"`
+		}{code, message, hint})
+		return
+	}
+	fmt.Fprintf(p.stderr, "coboxd: %s\n", message)
+	if hint != "" {
+		fmt.Fprintln(p.stderr, hint)
+	}
+}
+
+// emit writes one line of JSON: v with the fields "type" and "v" before its
+// own.
+func (p *program) emit(kind string, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic("coboxd: output cannot be encoded: " + err.Error())
+	}
+	head := fmt.Sprintf(`{"type":%q,"v":1`, kind)
+	if string(body) != "{}" {
+		head += ","
+	}
+	fmt.Fprintf(p.stdout, "%s%s\n", head, body[1:])
+}
+
+// flags returns the settings of the command line that are set.
+func (p *program) flags(cmd *cobra.Command) config.Flags {
+	var f config.Flags
+	if cmd.Flags().Changed("data") {
+		f.Data = &p.data
+	}
+	return f
+}
