@@ -36,7 +36,10 @@ func (s *story) checkpoint(t testing.TB, size int) merklelog.Checkpoint {
 // Invariant 6, first half: honest fork evidence verifies, for every pair of
 // sizes and also where the smaller is a power of two.
 func TestForkEvidenceVerifies(t *testing.T) {
-	const max = 70
+	max := 70
+	if testing.Short() {
+		max = 36
+	}
 	_, writer := testKey(1)
 	honest := newStory(t, max, plain(0))
 	for _, at := range []uint64{0, 1, 6, 31, 32, 33} {
@@ -71,7 +74,10 @@ func TestForkEvidenceVerifies(t *testing.T) {
 // writer signed, it is no evidence. The liar may use any proof of any tree,
 // among them proofs of a forked continuation, shuffled, cut and mixed.
 func TestNoForkEvidenceAgainstAnHonestWriter(t *testing.T) {
-	const max = 40
+	max := 40
+	if testing.Short() {
+		max = 20
+	}
 	_, writer := testKey(1)
 	honest := newStory(t, max, plain(0))
 	other := newStory(t, max, split(7))

@@ -275,12 +275,13 @@ func (s *Spool) checkpoint() (merklelog.Checkpoint, error) {
 	}
 
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.newest, s.edge = cp, edge
 	rest := s.pending[len(leaves):]
 	s.pending = append(make([]merklelog.Leaf, 0, max(len(rest), merklelog.MaxBatch)), rest...)
-	s.releaseLocked()
+	free := s.releaseLocked()
 	s.broadcastLocked()
+	s.mu.Unlock()
+	s.remove(free)
 	return cp, nil
 }
 

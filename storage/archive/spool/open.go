@@ -95,7 +95,7 @@ func (s *Spool) load() error {
 	if err := s.loadSegments(names); err != nil {
 		return err
 	}
-	s.releaseLocked() // a crash may have come between a receipt and the removal
+	s.remove(s.releaseLocked()) // a crash may have come between a receipt and the removal
 	return nil
 }
 

@@ -118,9 +118,10 @@ func (s *Spool) Receipted(r Receipt) error {
 		return fmt.Errorf("spool: receipt of %v: %w", r.Box, err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.releaseLocked()
+	free := s.releaseLocked()
 	s.broadcastLocked()
+	s.mu.Unlock()
+	s.remove(free)
 	return nil
 }
 
@@ -184,15 +185,18 @@ func (s *Spool) SetReach(boxes ...BoxKey) {
 	}
 	s.mu.Lock()
 	s.reach = reach
-	s.releaseLocked()
+	free := s.releaseLocked()
 	s.broadcastLocked()
 	s.mu.Unlock()
+	s.remove(free)
 	s.wake()
 }
 
-// releaseLocked removes the segments that are needed no more: those of which
-// some box has every block, and every box in reach too.
-func (s *Spool) releaseLocked() {
+// releaseLocked takes out the segments that are needed no more: those of which
+// some box has every block, and every box in reach too. The caller removes them
+// once it has let go of the lock: giving back 16 MiB of page cache takes longer
+// than anything else that is done under it.
+func (s *Spool) releaseLocked() (free []*segment) {
 	keep := s.segments[:0:0]
 	for _, g := range s.segments {
 		end := g.first + g.count
@@ -202,12 +206,20 @@ func (s *Spool) releaseLocked() {
 		}
 		s.waiting -= g.count * merklelog.BlockSize
 		g.released = true
+		free = append(free, g)
+	}
+	s.segments = keep
+	return free
+}
+
+// remove removes the files of released segments.
+func (s *Spool) remove(free []*segment) {
+	for _, g := range free {
 		if err := g.remove(); err != nil {
 			// The next Open finds the file and releases it again.
 			s.o.Logger.Warn("segment could not be removed", "log", s.id, "first", g.first, "err", err)
 		}
 	}
-	s.segments = keep
 }
 
 func (s *Spool) elsewhereLocked(first, end uint64) bool {

@@ -15,7 +15,11 @@ import (
 	"cobox/storage/archive"
 	"cobox/storage/archive/spool"
 	"cobox/storage/merklelog"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	_ archive.Log    = (*spool.Writer)(nil)
@@ -592,7 +596,7 @@ func TestFlippedBits(t *testing.T) {
 func TestConcurrentUse(t *testing.T) {
 	o := small(nil)
 	o.Window = 16 * merklelog.BlockSize
-	o.CheckpointBlocks = 3
+	o.CheckpointBlocks = 7
 	s := create(t, t.TempDir(), o)
 	s.SetReach(boxA)
 	const n = 400
