@@ -77,6 +77,7 @@ type history struct {
 
 	hookRng *rand.Rand // under mu
 	every   int        // one power cut in so many file operations
+	stride  uint64     // how much a log grows at most at a time
 	mem     *vfs.MemFS
 	s       *Store
 }
@@ -90,6 +91,7 @@ func newHistory(seed uint64, tune tuning) *history {
 		owed:    &owed{logs: make(map[int]*promise), table: make(map[string]string)},
 		mem:     vfs.NewCrashableMem(),
 		every:   40,
+		stride:  12,
 	}
 	h.tune.smallRun = 1 + h.rng.IntN(3)
 	h.tune.tableSize = (3 + h.rng.IntN(6)) * merklelog.BlockSize
@@ -202,7 +204,7 @@ func (h *history) extend(rng *rand.Rand, i int) error {
 	} else if !errors.Is(err, ErrUnknownLog) {
 		return err
 	}
-	size = min(size+1+rng.Uint64N(12), crashLogSize)
+	size = min(size+1+rng.Uint64N(h.stride), crashLogSize)
 	if err := l.offer(h.s, size); err != nil {
 		return err
 	}

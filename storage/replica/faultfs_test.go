@@ -18,6 +18,7 @@ type faultFS struct {
 	persist bool
 	ops     atomic.Int64
 	hit     atomic.Bool
+	same    atomic.Bool // persist makes no difference: the operation reads
 }
 
 // fault decides about an operation: whether it happens and what it returns.
@@ -26,7 +27,11 @@ func (f *faultFS) fault(write bool) (skip bool, err error) {
 		return false, nil
 	}
 	f.hit.Store(true)
-	return !f.persist || !write, &fs.PathError{Op: "injected", Path: "fault", Err: syscall.EIO}
+	if f.persist && !write {
+		f.same.Store(true)
+		return false, nil
+	}
+	return !f.persist, &fs.PathError{Op: "injected", Path: "fault", Err: syscall.EIO}
 }
 
 // do runs an operation that returns only an error.

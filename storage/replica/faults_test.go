@@ -21,6 +21,7 @@ func faultLife(at int64, persist bool) (*history, *faultFS) {
 	h.tune.smallRun, h.tune.tableSize = 1, 4*merklelog.BlockSize
 	h.tune.idle = time.Hour
 	h.every = 1 << 62
+	h.stride = 2
 	return h, &faultFS{FS: h.mem, at: at, persist: persist}
 }
 
@@ -43,26 +44,29 @@ func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
 		}
 	}
 	after := 0
-	for n := 0; after < 4 && n < 400; n++ {
+	for n := 0; after < 4 && n < 2000; n++ {
+		if fs.same.Load() || fs.ops.Load() > 2200 {
+			break
+		}
 		if fs.hit.Load() {
 			after++
 		}
 		var err error
 		switch {
-		case n%40 == 39:
+		case n%30 == 29:
 			if err = h.s.Close(); err == nil || fs.hit.Load() {
 				err = errors.Join(err, open())
 			}
-		case n%7 == 3:
+		case n%14 == 4:
 			err = h.drop()
-		case n%11 == 5:
+		case n%2 == 1:
 			key, value := fmt.Sprint("key", n%3), fmt.Sprint(n)
 			delete(h.owed.table, key)
 			if err = h.s.Table("t").Put([]byte(key), []byte(value)); err == nil {
 				h.owed.table[key] = value
 			}
 		default:
-			i := n % 3
+			i := n / 2 % 3
 			if err = h.extend(h.rng, i); err == nil {
 				err = h.commit(i)
 			}
@@ -89,13 +93,11 @@ func runFault(at int64, persist bool) (died bool, err error) {
 	fatal := make(chan struct{})
 	done := make(chan error, 1)
 	go func() { done <- liveFaulty(h, fs, fatal) }()
-	closed := false
 	select {
 	case err := <-done:
 		if err != nil {
 			return false, err
 		}
-		closed = true
 	case <-fatal:
 		// The process ends. Whatever goroutines are left wait for ever.
 		died = true
@@ -103,21 +105,30 @@ func runFault(at int64, persist bool) (died bool, err error) {
 	case <-time.After(2 * time.Minute):
 		return false, errors.New("hangs")
 	}
+	if fs.same.Load() {
+		return false, nil // the other run of this operation tells as much
+	}
 	owed := h.owed.clone()
 	rng := rand.New(rand.NewPCG(uint64(at), 9))
-	for _, percent := range []int{100, 0, 50} {
+	cut := func(percent int, on bool) error {
 		c := &powerCut{fs: h.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}), owed: owed.clone(), unsyncd: percent}
-		v := newHistory(8, tuning{})
-		if err := v.verify(c, percent == 50); err != nil {
+		return newHistory(8, tuning{}).verify(c, on)
+	}
+	if err := cut(0, at%16 == 0); err != nil {
+		return died, err
+	}
+	if at%8 == 0 {
+		if err := cut(50, false); err != nil {
 			return died, err
 		}
 	}
-	if closed {
-		// In the same process the store can be opened again.
-		c := &powerCut{fs: h.mem, owed: owed, unsyncd: 100}
-		if err := newHistory(8, tuning{}).verify(c, false); err != nil {
-			return died, fmt.Errorf("opened again: %w", err)
-		}
+	if died { // the process starts again, and the kernel lost nothing
+		return died, cut(100, at%16 == 1)
+	}
+	// The store can be opened again in the same process: no lock is left.
+	c := &powerCut{fs: h.mem, owed: owed, unsyncd: 100}
+	if err := newHistory(8, tuning{}).verify(c, at%16 == 1); err != nil {
+		return died, fmt.Errorf("opened again: %w", err)
 	}
 	return died, nil
 }

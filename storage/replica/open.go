@@ -94,6 +94,7 @@ func open(dir string, o Options) (_ *Store, err error) {
 	if s.db, err = pebble.Open(dir, s.pebbleOptions()); err != nil {
 		return nil, err
 	}
+	s.scheduler.start()
 	if err := s.recover(); err != nil {
 		return nil, err
 	}
@@ -230,7 +231,6 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		MemTableStopWritesThreshold: 2,
 		BytesPerSync:                bytesPerSync,
 		MaxOpenFiles:                maxOpenFiles,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		Logger:                      pebbleLogger{s},
 		// Statistics of every table would be read at every start, to find those
 		// worth deleting; what is worth deleting is known here.
@@ -238,6 +238,8 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	}
 	// Compacting because of reads would rewrite blocks.
 	o.Experimental.ReadSamplingMultiplier = -1
+	s.scheduler = newScheduler()
+	o.Experimental.CompactionScheduler = s.scheduler
 	events := s.events()
 	o.EventListener = &events
 	setLevels(o)

@@ -177,14 +177,15 @@ func (o Options) withDefaults() Options {
 //
 // Locks are taken in this order: indexMu, logState.mu, mu.
 type Store struct {
-	opts   Options
-	dir    string
-	db     *pebble.DB
-	lock   *pebble.Lock
-	cache  *pebble.Cache
-	space  space
-	counts counters
-	users  users
+	opts      Options
+	dir       string
+	db        *pebble.DB
+	lock      *pebble.Lock
+	cache     *pebble.Cache
+	scheduler *scheduler
+	space     space
+	counts    counters
+	users     users
 
 	readOnly bool
 	failed   chan struct{} // closed by fatal
