@@ -9,6 +9,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"iter"
 
 	"github.com/makiuchi-d/gozxing"
 	multiqr "github.com/makiuchi-d/gozxing/multi/qrcode"
@@ -113,7 +114,7 @@ func findCode(img image.Image) (string, error) {
 		} else {
 			last = size
 		}
-		for _, v := range variants(g) {
+		for v := range variants(g) {
 			for _, text := range v.read() {
 				_, err := ParseAny(text)
 				if err == nil {
@@ -136,19 +137,36 @@ type variant struct {
 	multi    bool // look for several codes
 }
 
-func variants(g gray) []variant {
-	list := []variant{{gray: g}, {gray: g, inverted: true}, {gray: g, multi: true}}
-	if max(g.w, g.h) > thoroughSide {
-		return list
+// variants gives the readings to try, those that succeed most often first.
+func variants(g gray) iter.Seq[variant] {
+	return func(yield func(variant) bool) {
+		try := func(list ...variant) bool {
+			for _, v := range list {
+				if !yield(v) {
+					return false
+				}
+			}
+			return true
+		}
+		if !try(variant{gray: g}, variant{gray: g, inverted: true}) {
+			return
+		}
+		if max(g.w, g.h) > thoroughSide {
+			try(variant{gray: g, multi: true})
+			return
+		}
+		smooth := g.smooth() // against noise
+		if !try(variant{gray: smooth}, variant{gray: g, global: true}, variant{gray: smooth, global: true}) {
+			return
+		}
+		sharp := g.sharpen().double() // against blur
+		if !try(variant{gray: sharp}, variant{gray: sharp.smooth()}, variant{gray: smooth.double()}) {
+			return
+		}
+		try(variant{gray: g, multi: true}, variant{gray: g, multi: true, inverted: true},
+			variant{gray: smooth, inverted: true}, variant{gray: sharp, inverted: true},
+			variant{gray: g, global: true, inverted: true})
 	}
-	smooth := g.smooth()
-	return append(list,
-		variant{gray: smooth}, variant{gray: g, global: true},
-		variant{gray: smooth, global: true},
-		variant{gray: smooth, inverted: true}, variant{gray: g, global: true, inverted: true},
-		variant{gray: g, inverted: true, multi: true},
-		variant{gray: smooth.smooth()},
-	)
 }
 
 // read returns the texts of the QR codes that it finds.
@@ -279,6 +297,32 @@ func (g gray) smooth() gray {
 				}
 			}
 			out.pix[y*g.w+x] = byte(sum / n)
+		}
+	}
+	return out
+}
+
+// sharpen is the picture with its edges made steeper, by what a wider
+// neighbourhood has less or more.
+func (g gray) sharpen() gray {
+	out := g.smooth().smooth()
+	for i, p := range out.pix {
+		out.pix[i] = byte(min(255, max(0, int(g.pix[i])*3-int(p)*2)))
+	}
+	return out
+}
+
+// double is the picture at twice the size, in between filled in linearly.
+func (g gray) double() gray {
+	out := gray{w: 2 * g.w, h: 2 * g.h, pix: make([]byte, 4*len(g.pix))}
+	for y := range out.h {
+		// A pixel lies a quarter to one side of its source's middle.
+		near, far := y/2, min(g.h-1, max(0, y/2-1+y%2*2))
+		a, b := g.pix[near*g.w:(near+1)*g.w], g.pix[far*g.w:(far+1)*g.w]
+		row := out.pix[y*out.w : (y+1)*out.w]
+		for x := range row {
+			n, f := x/2, min(g.w-1, max(0, x/2-1+x%2*2))
+			row[x] = byte((9*int(a[n]) + 3*int(a[f]) + 3*int(b[n]) + int(b[f])) / 16)
 		}
 	}
 	return out
