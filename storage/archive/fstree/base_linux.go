@@ -223,6 +223,9 @@ func (b *base) node(rel, name string, st *Stat, o *ownerNames) (Node, error) {
 			return Node{}, &fs.PathError{Op: "readlink", Path: name, Err: err}
 		}
 	}
+	if err := n.Check(); err != nil {
+		return Node{}, err
+	}
 	n.Xattrs, err = pathXattrs(fd)
 	return n, err
 }
@@ -275,7 +278,7 @@ func statOf(st *unix.Stat_t) Stat {
 	s := Stat{
 		Mode: uint16(st.Mode & ModeMask), UID: st.Uid, GID: st.Gid,
 		Size: uint64(st.Size), Blocks: uint64(st.Blocks),
-		ModTime: Time{msec, uint32(mnsec)}, ChangeTime: Time{csec, uint32(cnsec)},
+		ModTime: newTime(msec, mnsec), ChangeTime: newTime(csec, cnsec),
 		Device: uint64(st.Dev), Inode: st.Ino, Links: uint64(st.Nlink),
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -298,6 +301,16 @@ func statOf(st *unix.Stat_t) Stat {
 		s.Rdev = Device{unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))}
 	}
 	return s
+}
+
+// newTime carries nanoseconds beyond a second, which a damaged or foreign file
+// system may give, into the seconds.
+func newTime(sec, nsec int64) Time {
+	sec += nsec / nanosPerSecond
+	if nsec %= nanosPerSecond; nsec < 0 {
+		sec, nsec = sec-1, nsec+nanosPerSecond
+	}
+	return Time{sec, uint32(nsec)}
 }
 
 // retry repeats a call that a signal interrupted.

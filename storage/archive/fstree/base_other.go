@@ -120,6 +120,9 @@ func (b *base) node(rel, name string, st *Stat, o *ownerNames) (Node, error) {
 		}
 		n.Target = filepath.ToSlash(target)
 	}
+	if err := n.Check(); err != nil {
+		return Node{}, err
+	}
 	return n, nil
 }
 

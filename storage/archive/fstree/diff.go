@@ -2,6 +2,7 @@ package fstree
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -166,9 +167,10 @@ func (d *differ) compareStat(rel string, a, b *Stat) {
 
 func (d *differ) compareNodes(rel, name string, a, b *Stat) error {
 	var n [2]Node
+	last := rel[strings.LastIndexByte(rel, '/')+1:]
 	for i, st := range []*Stat{a, b} {
 		var err error
-		if n[i], err = d.base[i].node(rel, name, st, d.owners); err != nil {
+		if n[i], err = d.base[i].node(rel, cmp.Or(last, RootName), st, d.owners); err != nil {
 			return fmt.Errorf("fstree: comparing %s: %w", name, err)
 		}
 	}

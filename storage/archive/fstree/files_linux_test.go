@@ -19,13 +19,6 @@ import (
 	"cobox/storage/archive/fstree"
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // chdirDeep changes to a chain of directories below dir whose path is longer
 // than the system takes, made first if need be, and returns how to get back.
 func chdirDeep(t *testing.T, dir string, levels int, mk bool) {

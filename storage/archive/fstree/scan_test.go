@@ -14,6 +14,13 @@ import (
 	"cobox/storage/archive/fstree"
 )
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // build makes a tree from lines: "dir/", "file=content", "link->target".
 func build(t testing.TB, root string, lines ...string) {
 	t.Helper()

@@ -484,6 +484,27 @@ func TestHardLinksInAnyOrder(t *testing.T) {
 	}
 }
 
+// TestDryRunIntoNothing counts what would be made where there is no target yet.
+func TestDryRunIntoNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new")
+	target := open(t, path, fstree.TargetOptions{DryRun: true, Delete: true})
+	d := enter(t, enter(t, target.Root(), "a"), "b")
+	n, b := file("f", "12345")
+	n.Link.Inode = 1
+	must(t, d.WriteFile(n, b))
+	n.Name = "g"
+	if f, err := d.Create(n); f != nil || err != nil {
+		t.Error(f, err)
+	}
+	must(t, d.Make(&fstree.Node{Kind: fstree.Symlink, Name: "l", Target: "x"}))
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Error("something was made:", err)
+	}
+	if st := target.Stats(); st != (fstree.TargetStats{Files: 1, Bytes: 5, Links: 1, Others: 1, Dirs: 2}) {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestWriteOutside(t *testing.T) {
 	root := t.TempDir()
 	target := open(t, root, fstree.TargetOptions{})
