@@ -43,8 +43,8 @@ func newPacker(w *writer, x *index, key hashKey) (*packer, error) {
 	z, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(groupFiles),
-		zstd.WithEncoderCRC(false)) // every chunk is checked against its id
+		zstd.WithWindowSize(128<<10), // as good as the whole group, and faster
+		zstd.WithEncoderCRC(false))   // every chunk is checked against its id
 	if err != nil {
 		return nil, fmt.Errorf("archive: zstd: %w", err)
 	}
