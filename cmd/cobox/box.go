@@ -15,8 +15,9 @@ import (
 func (a *app) boxCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
-		Use:   "box",
-		Short: "Administer a box: invites, members, quotas, checks, its log",
+		Use:     "box",
+		Short:   "Administer a box: invites, members, quotas, checks, its log",
+		Example: "  cobox box status\n  cobox box members --box shelf",
 		Long: `Administers a box over the link. Only its administrators may: whoever claimed
 it with pair. With more than one box, say which with --box.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

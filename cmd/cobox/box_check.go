@@ -14,8 +14,14 @@ import (
 )
 
 type checkEvent struct {
-	Box string `json:"box"`
-	admin.CheckReport
+	Box         string          `json:"box"`
+	BoxName     string          `json:"box_name"`
+	Logs        uint64          `json:"logs"`
+	Leaves      uint64          `json:"leaves"`
+	Blocks      uint64          `json:"blocks"`
+	Damaged     []admin.Damaged `json:"damaged"` // the first ones
+	DamageCount uint64          `json:"damage_count"`
+	Seconds     float64         `json:"seconds"`
 }
 
 func (checkEvent) Type() string { return "summary" }
@@ -25,7 +31,7 @@ func (e checkEvent) Text() string {
 		fmt.Fprintf(&b, "! log %.16s… block %d: %s\n", d.Log, d.Index, d.What)
 	}
 	fmt.Fprintf(&b, "%s in %s checked in %s: ", ui.Count(e.Blocks, "block", "blocks"), ui.Count(e.Logs, "log", "logs"),
-		ui.Duration(time.Duration(e.Millis)*time.Millisecond))
+		ui.Duration(time.Duration(e.Seconds*float64(time.Second))))
 	if e.DamageCount == 0 {
 		b.WriteString("all are as they were written.")
 	} else {
@@ -53,7 +59,10 @@ func (a *app) boxCheckCommand(box *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				a.ui.Emit(checkEvent{l.box.Name, r})
+				a.ui.Emit(checkEvent{
+					Box: boxID(l.box), BoxName: l.box.Name, Logs: r.Logs, Leaves: r.Leaves, Blocks: r.Blocks,
+					Damaged: append([]admin.Damaged{}, r.Damaged...), DamageCount: r.DamageCount, Seconds: float64(r.Millis) / 1000,
+				})
 				if r.DamageCount > 0 {
 					a.exit = ui.ExitFailed
 				}

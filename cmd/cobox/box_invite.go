@@ -15,6 +15,8 @@ import (
 )
 
 type inviteEvent struct {
+	Box     string      `json:"box"`
+	BoxName string      `json:"box_name"`
 	ID      string      `json:"id"`
 	Code    string      `json:"code"`
 	Quota   admin.Quota `json:"quota"`
@@ -39,9 +41,15 @@ func (e inviteEvent) Text() string {
 
 func (a *app) boxInviteCommand(box *string) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "invite",
-		Short: "Make an invite",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "invite",
+		Short:   "Make an invite",
+		Example: "  cobox box invite member --quota 500GB --out invite.png",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return ui.Usagef("Say 'cobox box invite member --quota SIZE'.", "there is no invite for a %q", args[0])
+			}
+			return cmd.Help()
+		},
 	}
 	var quota, expires, out, name string
 	m := &cobra.Command{
@@ -67,7 +75,7 @@ func (a *app) boxInviteCommand(box *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				e := inviteEvent{ID: inv.Invite.ID, Code: inv.Code, Quota: inv.Invite.Quota, Expires: inv.Invite.Remaining / 1000, Picture: out}
+				e := inviteEvent{Box: boxID(l.box), BoxName: l.box.Name, ID: inv.Invite.ID, Code: inv.Code, Quota: inv.Invite.Quota, Expires: inv.Invite.Remaining / 1000, Picture: out}
 				qr, err := pairing.Draw(inv.Code)
 				if err != nil {
 					return fmt.Errorf("the box's invite makes no sense: %w", err)

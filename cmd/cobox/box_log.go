@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,8 +15,8 @@ import (
 // logEvent is one entry of the box's event log.
 type logEvent struct {
 	Number  uint64             `json:"number"`
-	Time    time.Time          `json:"time"`    // by the box's clock
-	Elapsed int64              `json:"elapsed"` // ms that the box has been running in its whole life
+	Time    ui.Time            `json:"time"`            // by the box's clock
+	Elapsed int64              `json:"elapsed_seconds"` // that the box has been running in its whole life
 	Kind    admin.Kind         `json:"kind"`
 	Account *account.ID        `json:"account,omitempty"`
 	Device  *account.DeviceKey `json:"device,omitempty"`
@@ -28,7 +27,7 @@ type logEvent struct {
 }
 
 func newLogEvent(e *admin.Event) logEvent {
-	return logEvent{e.Number, time.Unix(e.Wall, 0), e.Elapsed, e.Kind, e.Account, e.Device, e.By, e.Log, e.Detail, e.Count}
+	return logEvent{e.Number, unixTime(e.Wall), e.Elapsed / 1000, e.Kind, e.Account, e.Device, e.By, e.Log, e.Detail, e.Count}
 }
 
 func (logEvent) Type() string { return "event" }
@@ -71,7 +70,7 @@ func (a *app) boxLogCommand(box *string) *cobra.Command {
 						break
 					}
 				}
-				a.ui.Emit(countSummary{l.box.Name, max - left})
+				a.ui.Emit(countSummary{boxID(l.box), l.box.Name, max - left})
 				return nil
 			})
 		},

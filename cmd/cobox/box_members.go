@@ -13,19 +13,72 @@ import (
 	"cobox/storage/account"
 )
 
-type memberEvent struct{ admin.Member }
+type memberEvent struct {
+	Account       account.ID     `json:"account"`
+	Fingerprint   string         `json:"fingerprint"`
+	Name          string         `json:"name"`
+	Administrator bool           `json:"administrator"`
+	Removed       bool           `json:"removed"`
+	Quota         admin.Quota    `json:"quota"`
+	Used          uint64         `json:"used"`
+	Logs          int            `json:"logs"`
+	Joined        ui.Time        `json:"joined"` // by the box's clock, as are all times here
+	Devices       []memberDevice `json:"devices"`
+}
+
+type memberDevice struct {
+	Device  account.DeviceKey `json:"device"`
+	Name    string            `json:"name"`
+	Joined  ui.Time           `json:"joined"`
+	Seen    *ui.Time          `json:"seen,omitempty"` // absent: never
+	Revoked bool              `json:"revoked"`
+	Online  bool              `json:"online"`
+}
+
+func newMemberEvent(m *admin.Member) memberEvent {
+	e := memberEvent{
+		Account: m.Account, Fingerprint: m.Account.Fingerprint(), Name: m.Name, Administrator: m.Administrator,
+		Removed: m.Removed, Quota: m.Quota, Used: m.Used, Logs: m.Logs, Joined: unixTime(m.Joined), Devices: []memberDevice{},
+	}
+	for _, d := range m.Devices {
+		x := memberDevice{Device: d.Device, Name: d.Name, Joined: unixTime(d.Joined), Revoked: d.Revoked, Online: d.Online}
+		if d.Seen != 0 {
+			seen := unixTime(d.Seen)
+			x.Seen = &seen
+		}
+		e.Devices = append(e.Devices, x)
+	}
+	return e
+}
+
+func unixTime(s int64) ui.Time { return ui.Time{Time: time.Unix(s, 0)} }
 
 func (memberEvent) Type() string { return "member" }
 func (memberEvent) Text() string { return "" }
 
-type openInviteEvent struct{ admin.Invite }
+// openInviteEvent is one invite in a list: never with its secret.
+type openInviteEvent struct {
+	ID      string             `json:"id"`
+	Name    string             `json:"name"`
+	Quota   admin.Quota        `json:"quota"`
+	State   string             `json:"state"` // open, used, expired or cancelled
+	Created ui.Time            `json:"created"`
+	Expires int64              `json:"expires_seconds,omitempty"` // from now; only while it is open
+	UsedBy  *account.DeviceKey `json:"used_by,omitempty"`
+}
+
+func newOpenInviteEvent(i *admin.Invite) openInviteEvent {
+	return openInviteEvent{i.ID, i.Name, i.Quota, i.State, unixTime(i.Created), i.Remaining / 1000, i.UsedBy}
+}
 
 func (openInviteEvent) Type() string { return "invite" }
 func (openInviteEvent) Text() string { return "" }
 
+// countSummary ends a list that a box has sent.
 type countSummary struct {
-	Box   string `json:"box"`
-	Count int    `json:"count"`
+	Box     string `json:"box"`
+	BoxName string `json:"box_name"`
+	Count   int    `json:"count"`
 }
 
 func (countSummary) Type() string { return "summary" }
@@ -43,7 +96,7 @@ func (a *app) boxMembersCommand(box *string) *cobra.Command {
 				}
 				rows := [][]string{{"Account", "Name", "Used", "Quota", "Devices", ""}}
 				for _, m := range members {
-					a.emitJSON(memberEvent{m})
+					a.emitJSON(newMemberEvent(&m))
 					note := ""
 					switch {
 					case m.Removed:
@@ -58,14 +111,14 @@ func (a *app) boxMembersCommand(box *string) *cobra.Command {
 					rows = append(rows, []string{m.Account.Fingerprint(), ui.Printable(m.Name), ui.Bytes(m.Used), quotaText(m.Quota), strings.Join(names, ", "), note})
 				}
 				for _, i := range invites {
-					a.emitJSON(openInviteEvent{i})
+					a.emitJSON(newOpenInviteEvent(&i))
 					if i.State == "open" {
 						rows = append(rows, []string{"invite " + i.ID, ui.Printable(i.Name), "", quotaText(i.Quota), "",
 							"open for " + ui.Duration(time.Duration(i.Remaining)*time.Millisecond)})
 					}
 				}
 				a.ui.Table(rows)
-				a.ui.Emit(countSummary{l.box.Name, len(members)})
+				a.ui.Emit(countSummary{boxID(l.box), l.box.Name, len(members)})
 				return nil
 			})
 		},

@@ -11,9 +11,12 @@ import (
 	"cobox/storage/account"
 )
 
+// doneEvent says that a member was changed.
 type doneEvent struct {
-	Box     string      `json:"box"`
-	Account *account.ID `json:"account,omitempty"`
+	Box     string       `json:"box"`
+	BoxName string       `json:"box_name"`
+	Account account.ID   `json:"account"`
+	Quota   *admin.Quota `json:"quota,omitempty"` // the new one; absent from the summary of box remove
 
 	text string
 }
@@ -39,7 +42,7 @@ func (a *app) boxQuotaCommand(box *string) *cobra.Command {
 				if _, err := call[admin.Empty](ctx, l, admin.MethodQuotaSet, admin.QuotaRequest{Account: m.Account, Quota: q}, nil); err != nil {
 					return err
 				}
-				a.ui.Emit(doneEvent{l.box.Name, &m.Account, fmt.Sprintf("Member %s may now store %s.", memberName(m), quotaText(q))})
+				a.ui.Emit(doneEvent{boxID(l.box), l.box.Name, m.Account, &q, fmt.Sprintf("Member %s may now store %s.", memberName(m), quotaText(q))})
 				return nil
 			})
 		},

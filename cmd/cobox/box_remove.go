@@ -23,7 +23,7 @@ func (a *app) boxRemoveCommand(box *string) *cobra.Command {
 				if _, err := call[admin.Empty](ctx, l, admin.MethodMemberRemove, admin.RemoveRequest{Account: m.Account}, nil); err != nil {
 					return err
 				}
-				a.ui.Emit(doneEvent{l.box.Name, &m.Account, fmt.Sprintf("%s is no longer a member of %s.", memberName(m), l.box.Name)})
+				a.ui.Emit(doneEvent{boxID(l.box), l.box.Name, m.Account, nil, fmt.Sprintf("%s is no longer a member of box %q.", memberName(m), l.box.Name)})
 				return nil
 			})
 		},

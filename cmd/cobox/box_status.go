@@ -9,31 +9,72 @@ import (
 	"github.com/spf13/cobra"
 
 	"cobox/appliance/admin"
+	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
 )
 
-type boxStatusEvent struct{ admin.Status }
+type boxStatusEvent struct {
+	Box       string      `json:"box"`
+	BoxName   string      `json:"box_name"`
+	Version   string      `json:"version"`
+	Addresses []string    `json:"addresses"` // where it can be reached now
+	Time      ui.Time     `json:"time"`      // by its clock
+	Elapsed   int64       `json:"elapsed_seconds"`
+	ReadOnly  bool        `json:"read_only"`
+	You       admin.You   `json:"you"`
+	State     *stateOfBox `json:"state,omitempty"` // for its administrators
+}
+
+type stateOfBox struct {
+	Uptime    int64  `json:"uptime_seconds"`
+	Members   int    `json:"members"`
+	Logs      int    `json:"logs"`
+	Bytes     uint64 `json:"bytes"`   // of blocks held
+	Damaged   uint64 `json:"damaged"` // blocks found bad since it started
+	Links     int    `json:"links"`
+	DiskBytes uint64 `json:"disk_bytes"` // that the box's store occupies
+	DiskFree  uint64 `json:"disk_free"`
+	DiskLow   bool   `json:"disk_low"`
+}
+
+func newBoxStatusEvent(b *device.Box, s *admin.Status) boxStatusEvent {
+	e := boxStatusEvent{
+		Box: boxID(b), BoxName: s.Name, Version: s.Version, Addresses: append([]string{}, s.Addresses...),
+		Time: unixTime(s.Wall), Elapsed: s.Elapsed / 1000, ReadOnly: s.ReadOnly, You: s.You,
+	}
+	if x := s.Box; x != nil {
+		e.State = &stateOfBox{x.Uptime / 1000, x.Members, x.Logs, x.Bytes, x.Damaged, x.Sessions, x.DiskBytes, x.Free, x.DiskLow}
+	}
+	return e
+}
 
 func (boxStatusEvent) Type() string { return "summary" }
 func (e boxStatusEvent) Text() string {
-	s := &e.Status
 	rows := [][]string{
-		{"Box", ui.Printable(s.Name)}, {"Version", s.Version}, {"Key", s.Key},
-		{"Addresses", strings.Join(s.Addresses, " ")},
-		{"Your use", ui.Bytes(s.You.Used) + " of " + quotaText(s.You.Quota)},
+		{"Box", ui.Printable(e.BoxName)}, {"Version", ui.Printable(e.Version)}, {"Key", e.Box},
+		{"Addresses", ui.Printable(strings.Join(e.Addresses, " "))},
+		{"You use", usedText(e.You)},
 	}
-	if s.ReadOnly {
+	if e.ReadOnly {
 		rows = append(rows, []string{"State", "read-only: it takes in nothing, and still serves restores"})
 	}
-	if b := s.Box; b != nil {
+	if s := e.State; s != nil {
 		rows = append(rows,
-			[]string{"Up for", ui.Duration(time.Duration(b.Uptime) * time.Millisecond)},
-			[]string{"Members", fmt.Sprint(b.Members)}, []string{"Logs", fmt.Sprint(b.Logs)},
-			[]string{"Holds", ui.Bytes(b.Bytes)}, []string{"Damaged", ui.Count(b.Damaged, "block", "blocks")},
-			[]string{"Links", fmt.Sprint(b.Sessions)},
-			[]string{"Disk", ui.Bytes(b.DiskBytes) + " used, " + ui.Bytes(b.Free) + " free"})
+			[]string{"Up for", ui.Duration(time.Duration(s.Uptime) * time.Second)},
+			[]string{"Members", fmt.Sprint(s.Members)}, []string{"Logs", fmt.Sprint(s.Logs)},
+			[]string{"Holds", ui.Bytes(s.Bytes)}, []string{"Damaged", ui.Count(s.Damaged, "block", "blocks")},
+			[]string{"Links", fmt.Sprint(s.Links)},
+			[]string{"Disk", ui.Bytes(s.DiskBytes) + " used, " + ui.Bytes(s.DiskFree) + " free"})
 	}
 	return ui.Table(rows)
+}
+
+// usedText says how much of what may be used is used.
+func usedText(y admin.You) string {
+	if y.Quota.Unlimited {
+		return ui.Bytes(y.Used) + ", without a limit"
+	}
+	return ui.Bytes(y.Used) + " of " + ui.Bytes(y.Quota.Bytes)
 }
 
 func (a *app) boxStatusCommand(box *string) *cobra.Command {
@@ -46,7 +87,7 @@ func (a *app) boxStatusCommand(box *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				a.ui.Emit(boxStatusEvent{s})
+				a.ui.Emit(newBoxStatusEvent(l.box, &s))
 				return nil
 			})
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,15 +11,14 @@ import (
 )
 
 type boxEvent struct {
-	ID            string    `json:"id"`
-	Name          string    `json:"name"`
-	Addresses     []string  `json:"addresses"`
-	Administrator bool      `json:"administrator"`
-	Paired        time.Time `json:"paired"`
-	Reachable     bool      `json:"reachable"`
-	Problem       string    `json:"problem,omitempty"`
-	Used          uint64    `json:"used"`
-	Quota         uint64    `json:"quota"` // 0: no limit
+	ID            string     `json:"id"`
+	Name          string     `json:"name"`
+	Addresses     []string   `json:"addresses"`
+	Administrator bool       `json:"administrator"`
+	Paired        ui.Time    `json:"paired"`
+	Reachable     bool       `json:"reachable"`
+	Problem       string     `json:"problem,omitempty"`
+	You           *admin.You `json:"you,omitempty"` // if the box answered
 }
 
 func (boxEvent) Type() string { return "box" }
@@ -69,7 +67,7 @@ func (a *app) boxesCommand() *cobra.Command {
 					if err != nil {
 						e.Problem, state = err.Error(), "reachable, but: "+err.Error()
 					} else {
-						e.Used, e.Quota = s.You.Used, s.You.Quota.Bytes
+						e.You = &s.You
 						used, quota = ui.Bytes(s.You.Used), quotaText(s.You.Quota)
 						if s.ReadOnly {
 							state = "read-only"
@@ -91,5 +89,5 @@ func (a *app) boxesCommand() *cobra.Command {
 }
 
 func newBoxEvent(b *device.Box) boxEvent {
-	return boxEvent{ID: boxID(b), Name: b.Name, Addresses: append([]string{}, b.Addresses...), Administrator: b.Administrator, Paired: b.Paired}
+	return boxEvent{ID: boxID(b), Name: b.Name, Addresses: append([]string{}, b.Addresses...), Administrator: b.Administrator, Paired: ui.Time{Time: b.Paired}}
 }

@@ -8,7 +8,7 @@ import (
 // fileEvent is one file that could not be dealt with, or not wholly.
 type fileEvent struct {
 	ui.Name
-	Operation string `json:"operation"` // read, changed, vanished, damaged, write, meta
+	Operation string `json:"operation"` // one of operations
 	Message   string `json:"message"`
 }
 
@@ -17,8 +17,14 @@ func (e fileEvent) Text() string {
 	return "! " + ui.Printable(e.Name.Text) + ": " + e.Message
 }
 
+// operations are the words of JSON for what failed.
+var operations = map[archive.Op]string{
+	archive.OpRead: "read", archive.OpChanged: "changed", archive.OpVanished: "vanished",
+	archive.OpDamaged: "damaged", archive.OpWrite: "write", archive.OpMeta: "attributes",
+}
+
 func newFileEvent(e *archive.FileError) fileEvent {
-	return fileEvent{ui.NameOf(e.Path), e.Op.String(), e.Err.Error()}
+	return fileEvent{ui.NameOf(e.Path), operations[e.Op], e.Err.Error()}
 }
 
 // hooks shows the progress of an operation and the files that fail. Call done

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,15 +13,15 @@ import (
 
 type entryEvent struct {
 	ui.Name
-	Kind   string    `json:"kind"` // file, dir, symlink, block, char, fifo, socket
-	Mode   string    `json:"mode"` // octal
-	UID    uint32    `json:"uid"`
-	GID    uint32    `json:"gid"`
-	User   string    `json:"user,omitempty"`
-	Group  string    `json:"group,omitempty"`
-	Size   uint64    `json:"size"`
-	Time   time.Time `json:"time"`
-	Target *ui.Name  `json:"target,omitempty"`
+	Kind   string   `json:"kind"` // file, dir, symlink, block, char, fifo, socket
+	Mode   string   `json:"mode"` // octal
+	UID    uint32   `json:"uid"`
+	GID    uint32   `json:"gid"`
+	User   string   `json:"user,omitempty"`
+	Group  string   `json:"group,omitempty"`
+	Size   uint64   `json:"size"`
+	Time   ui.Time  `json:"time"`
+	Target *ui.Name `json:"target,omitempty"`
 
 	text string
 }
@@ -89,7 +88,7 @@ func (a *app) lsCommand() *cobra.Command {
 func newEntryEvent(e *archive.Entry) entryEvent {
 	ev := entryEvent{
 		Name: ui.NameOf(e.Path), Kind: e.Kind.String(), Mode: fmt.Sprintf("%04o", e.Mode&0o7777),
-		UID: e.UID, GID: e.GID, User: e.User, Group: e.Group, Size: e.Size, Time: e.ModTime,
+		UID: e.UID, GID: e.GID, User: e.User, Group: e.Group, Size: e.Size, Time: ui.Time{Time: e.ModTime},
 	}
 	name := ui.Printable(e.Path)
 	if e.Kind == fstree.Symlink {

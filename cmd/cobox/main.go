@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -92,16 +93,20 @@ func run(args []string) int {
 	return f.Exit
 }
 
-func wantsJSON(args []string) bool {
+// wantsJSON looks for --json anywhere on a command line that may be wrong.
+func wantsJSON(args []string) (yes bool) {
 	for _, s := range args {
 		if s == "--" {
-			return false
+			break
 		}
-		if s == "--json" || s == "--json=true" {
-			return true
+		switch value, ok := strings.CutPrefix(s, "--json="); {
+		case s == "--json":
+			yes = true
+		case ok:
+			yes, _ = strconv.ParseBool(value)
 		}
 	}
-	return false
+	return yes
 }
 
 func (a *app) failure(ctx context.Context, err error) *ui.Failure {
@@ -148,11 +153,7 @@ func (a *app) root() *cobra.Command {
 		a.backupCommand(), a.snapshotsCommand(), a.lsCommand(), a.restoreCommand(), a.verifyCommand(),
 		a.recoverCommand(), a.versionCommand(),
 	)
-	for _, c := range root.Commands() {
-		if c.Example == "" && !c.HasSubCommands() {
-			panic("cobox: the help of " + c.Name() + " has no example")
-		}
-	}
+	a.helpers(root)
 	return root
 }
 

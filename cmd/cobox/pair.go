@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cobox/appliance/admin"
 	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/noiseconn"
@@ -19,12 +20,12 @@ import (
 )
 
 type pairEvent struct {
-	Box           string   `json:"box"`
-	BoxName       string   `json:"box_name"`
-	Administrator bool     `json:"administrator"`
-	Quota         uint64   `json:"quota"` // bytes; 0: no limit
-	Addresses     []string `json:"addresses"`
-	Sheet         string   `json:"sheet"`
+	Box           string      `json:"box"`
+	BoxName       string      `json:"box_name"`
+	Administrator bool        `json:"administrator"`
+	Quota         admin.Quota `json:"quota"`
+	Addresses     []string    `json:"addresses"`
+	Sheet         string      `json:"sheet"`
 }
 
 func (pairEvent) Type() string { return "summary" }
@@ -33,8 +34,8 @@ func (e pairEvent) Text() string {
 	if e.Administrator {
 		s += " You are its administrator."
 	}
-	if e.Quota > 0 {
-		s += " You may store " + ui.Bytes(e.Quota) + "."
+	if !e.Quota.Unlimited {
+		s += " You may store " + ui.Bytes(e.Quota.Bytes) + "."
 	}
 	return s + "\nThe recovery sheet was written anew, with this box: " + e.Sheet + ". Print it."
 }
@@ -174,7 +175,10 @@ func (a *app) pair(ctx context.Context, arg, address string, want pairing.Kind) 
 	if err != nil {
 		return err
 	}
-	a.ui.Emit(pairEvent{boxID(box), box.Name, box.Administrator, box.Quota, box.Addresses, sheet})
+	a.ui.Emit(pairEvent{
+		Box: boxID(box), BoxName: box.Name, Administrator: box.Administrator,
+		Quota: admin.Quota{Unlimited: box.Quota == 0, Bytes: box.Quota}, Addresses: box.Addresses, Sheet: sheet,
+	})
 	a.ui.Notef("Next: cobox backup PATH")
 	return nil
 }

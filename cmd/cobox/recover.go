@@ -27,8 +27,13 @@ type recoverEvent struct {
 	Device      string     `json:"device"`
 	Spaces      []string   `json:"spaces"`
 	Logs        int        `json:"logs"`
-	Boxes       []string   `json:"boxes"`
+	Boxes       []namedBox `json:"boxes"`
 	Sheet       string     `json:"sheet"`
+}
+
+type namedBox struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
 }
 
 func (recoverEvent) Type() string { return "summary" }
@@ -133,13 +138,13 @@ func (a *app) recover(ctx context.Context, phraseFile, boxCode, address, name st
 	if err != nil {
 		return err
 	}
-	e := recoverEvent{Account: acct.ID(), Fingerprint: acct.ID().Fingerprint(), Device: st.Name, Spaces: []string{}, Boxes: []string{}, Sheet: sheet}
+	e := recoverEvent{Account: acct.ID(), Fingerprint: acct.ID().Fingerprint(), Device: st.Name, Spaces: []string{}, Boxes: []namedBox{}, Sheet: sheet}
 	for _, sp := range st.Spaces {
 		e.Spaces = append(e.Spaces, sp.Keys.Name)
 		e.Logs += len(sp.Logs)
 	}
 	for _, b := range st.Boxes {
-		e.Boxes = append(e.Boxes, b.Name)
+		e.Boxes = append(e.Boxes, namedBox{boxID(b), b.Name})
 	}
 	a.ui.Emit(e)
 	a.ui.Notef("The recovery sheet was written anew: %s.", sheet)

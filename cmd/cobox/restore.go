@@ -106,7 +106,6 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, paths []string) erro
 	default:
 		return ui.Usagef("Give always, if-changed or never.", "--overwrite does not know %q", f.overwrite)
 	}
-	_ = o
 	r, err := a.openSpace(ctx, f.space)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +12,7 @@ import (
 
 type snapshotEvent struct {
 	ID       string    `json:"id"`
-	Time     time.Time `json:"time"`
+	Time     ui.Time   `json:"time"`
 	Host     string    `json:"host"`
 	User     string    `json:"user"`
 	Paths    []ui.Name `json:"paths"`
@@ -30,7 +29,7 @@ func (snapshotEvent) Text() string { return "" } // listed in a table
 
 func newSnapshotEvent(s *archive.Snapshot) snapshotEvent {
 	e := snapshotEvent{
-		ID: s.ID.String(), Time: s.Time, Host: s.Host, User: s.User, Paths: []ui.Name{}, Tags: []string{},
+		ID: s.ID.String(), Time: ui.Time{Time: s.Time}, Host: s.Host, User: s.User, Paths: []ui.Name{}, Tags: []string{},
 		Files: s.Stats.Files, Dirs: s.Stats.Dirs, Bytes: s.Stats.Bytes, BytesNew: s.Stats.New, Errors: s.Stats.Errors,
 	}
 	for _, p := range s.Paths {

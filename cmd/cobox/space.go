@@ -89,13 +89,13 @@ func (a *app) openSpace(ctx context.Context, name string) (*space, error) {
 
 func noSpace(st *device.State, name string) error {
 	if len(st.Spaces) == 0 {
-		return &ui.Failure{Exit: ui.ExitFailed, Code: "no_space", What: "nothing has been backed up yet", Hint: "Make a first backup with 'cobox backup PATH'."}
+		return &ui.Failure{Exit: ui.ExitFailed, Code: "unknown_space", What: "nothing has been backed up yet", Hint: "Make a first backup with 'cobox backup PATH'."}
 	}
 	var known []string
 	for _, sp := range st.Spaces {
 		known = append(known, ui.Printable(sp.Keys.Name))
 	}
-	return &ui.Failure{Exit: ui.ExitFailed, Code: "no_space", What: fmt.Sprintf("there is no space %q", name), Hint: fmt.Sprintf("There are: %q.", known)}
+	return &ui.Failure{Exit: ui.ExitFailed, Code: "unknown_space", What: fmt.Sprintf("there is no space %q", name), Hint: fmt.Sprintf("There are: %q.", known)}
 }
 
 // readSpool opens this device's own logs, if no other command has them.

@@ -16,16 +16,16 @@ import (
 // logStatus is one of this device's logs on one box, by the receipts that are
 // known here: it needs no connection.
 type logStatus struct {
-	Box      string     `json:"box"`
-	BoxName  string     `json:"box_name"`
-	Space    string     `json:"space"`
-	Log      string     `json:"log"`
-	Size     uint64     `json:"size"`     // blocks receipted
-	Blocks   uint64     `json:"blocks"`   // blocks of the log
-	Bytes    uint64     `json:"bytes"`    // receipted
-	Missing  uint64     `json:"missing"`  // blocks below size that the box lacks
-	Complete bool       `json:"complete"` // everything is receipted
-	Receipt  *time.Time `json:"receipt,omitempty"`
+	Box      string   `json:"box"`
+	BoxName  string   `json:"box_name"`
+	Space    string   `json:"space"`
+	Log      string   `json:"log"`
+	Size     uint64   `json:"size"`              // blocks receipted
+	Blocks   uint64   `json:"blocks"`            // blocks of the log
+	Bytes    uint64   `json:"bytes"`             // receipted
+	Missing  uint64   `json:"missing"`           // blocks below size that the box lacks
+	Complete bool     `json:"complete"`          // everything is receipted
+	Receipt  *ui.Time `json:"receipt,omitempty"` // time of the last one, by the box's clock
 }
 
 func (logStatus) Type() string { return "replica" }
@@ -150,7 +150,7 @@ func replicaStatus(sp *device.Space, l *device.Log, b *device.Box, info *spool.I
 		e.Complete = r.Size >= info.Checkpoint.Size && e.Missing == 0
 		// The time is the box's own; receipts are verified before they are stored.
 		if signed, err := replicate.ParseReceipt(r.Signed); err == nil {
-			t := time.UnixMilli(signed.Wall)
+			t := ui.Time{Time: time.UnixMilli(signed.Wall)}
 			e.Receipt = &t
 		}
 	}

@@ -108,7 +108,7 @@ func (u *UI) Fail(f *Failure) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.json {
-		u.out.Write(Encode(errorEvent{Code: f.Code, Exit: f.Exit, Message: f.Error(), Hint: f.Hint}))
+		u.out.Write(Encode(ErrorEvent(f)))
 		return
 	}
 	u.clearLine()
@@ -123,6 +123,11 @@ type errorEvent struct {
 	Exit    int    `json:"exit"`
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
+}
+
+// ErrorEvent is a failure as the last line of JSON.
+func ErrorEvent(f *Failure) Event {
+	return errorEvent{Code: f.Code, Exit: f.Exit, Message: f.Error(), Hint: f.Hint}
 }
 
 func (errorEvent) Type() string { return "error" }
