@@ -42,6 +42,7 @@ type Gate struct {
 	spared  bucket // failures of known addresses, which do not count in total
 	trials  bucket // handshakes tried by limited connections
 	sources map[netip.Prefix]*bucket
+	swept   time.Time             // when sources was last cleared of what is over
 	known   map[netip.Addr]uint64 // when last seen, in steps of seen
 	seen    uint64
 }
@@ -200,7 +201,7 @@ func (g *Gate) chargeLocked(a netip.Addr) {
 	n := network(a)
 	b := g.sources[n]
 	if b == nil {
-		if len(g.sources) >= maxSources {
+		if len(g.sources) >= maxSources && now.Sub(g.swept) >= time.Second {
 			g.sweepLocked(now)
 		}
 		if len(g.sources) >= maxSources {
@@ -215,6 +216,7 @@ func (g *Gate) chargeLocked(a netip.Addr) {
 
 // sweepLocked forgets the networks that have nothing against them any more.
 func (g *Gate) sweepLocked(now time.Time) {
+	g.swept = now
 	for n, b := range g.sources {
 		if b.full(now) {
 			delete(g.sources, n)
