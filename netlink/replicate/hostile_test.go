@@ -205,6 +205,7 @@ func TestDeviceAgainstLiars(t *testing.T) {
 			p.send(kindWant, 1, appendWant(nil, []merklelog.Range{{First: 40, Count: 1}}))
 		},
 		"a flood of wants": func(p *rawPeer, s *running) {
+			known0(p, s)
 			log.mu.Lock() // the source is slow
 			defer log.mu.Unlock()
 			for range maxWants + 3 {
