@@ -423,3 +423,54 @@ func TestErrorWhileOpening(t *testing.T) {
 		h.check(again.afterKill(), false)
 	}
 }
+
+// A segment all of whose counted blocks are receipted must not be removed while
+// the next block is being written to it.
+func TestReceiptDuringAWrite(t *testing.T) {
+	fs := newMemFS()
+	s := create(t, "", small(fs))
+	fill(t, s, 2)
+	fs.before = func(string) {
+		fs.before = nil
+		receipted(t, s, receipt(boxA, commit(t, s)))
+	}
+	fill(t, s, 1)
+	commit(t, s)
+	block := make([]byte, merklelog.BlockSize)
+	if err := s.Block(2, block); err != nil || !bytes.Equal(block, newBlock(1, 2)) {
+		t.Errorf("the block written during a receipt: %v", err)
+	}
+}
+
+// Blocks that were dropped after a kill do not come back with a power cut as
+// blocks of the log as it went on since.
+func TestDroppedBlocksStayDropped(t *testing.T) {
+	fs := newMemFS()
+	s := create(t, "", small(fs))
+	fill(t, s, 5)
+	commit(t, s)
+	fill(t, s, 8) // closes the segment of 4 to 7, above the checkpoint of 5
+	fs.fault = func(int, string) fault { return fault{err: errInjected} }
+	s.Close() // killed
+	fs.fault = nil
+
+	s = reopen(t, "", small(fs))
+	if s.Size() != 5 {
+		t.Fatalf("size %d after the kill", s.Size())
+	}
+	s.SetReach(boxA) // so nothing but leaves is synced
+	for range 5 {
+		if _, err := s.Append(t.Context(), newBlock(2, s.Size())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(t, s)
+	left := fs.afterPowerCut(rand.New(rand.NewPCG(1, 1)), 0)
+	s = reopen(t, "", small(left))
+	if h := s.Holes(); len(h) != 1 || h[0] != (merklelog.Range{First: 5, Count: 5}) {
+		t.Errorf("holes %v, want the five blocks that were never synced", h)
+	}
+	if s.Next(0) != 0 || s.Next(5) != 10 {
+		t.Errorf("next %d and %d", s.Next(0), s.Next(5))
+	}
+}

@@ -22,6 +22,7 @@ type memFS struct {
 	journal []map[string]*node // the names after each change since SyncDir
 	ops     int
 	fault   func(op int, kind string) fault
+	before  func(kind string) // called ahead of an operation, without the lock
 }
 
 // fault is what happens to one operation.
@@ -37,6 +38,9 @@ func newMemFS() *memFS { return &memFS{live: map[string]*node{}, durable: map[st
 
 // do runs an operation under the fault chosen for it.
 func (m *memFS) do(kind string, effect func(half bool) error) error {
+	if m.before != nil {
+		m.before(kind)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var f fault
