@@ -2,6 +2,8 @@ package appliance
 
 import (
 	"runtime"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -105,6 +107,7 @@ func storeMetrics() []storeMetric {
 		gauge("cobox_replica_bytes", "Bytes of blocks held.", func(_ *box, m *replica.Metrics) float64 { return float64(m.Held) }),
 		gauge("cobox_replica_garbage_bytes", "Bytes of dropped blocks that are not yet gone from the disk.", func(_ *box, m *replica.Metrics) float64 { return float64(m.Garbage) }),
 		gauge("cobox_replica_logs", "Logs held.", func(_ *box, m *replica.Metrics) float64 { return float64(m.Logs) }),
+		gauge("cobox_replica_holes", "Blocks below the logs' newest checkpoints that are not held, as counted within the last minute.", func(b *box, _ *replica.Metrics) float64 { return float64(b.holes.count(b.store)) }),
 		gauge("cobox_replica_read_only", "1 if the box takes in nothing because its store cannot be written.", func(_ *box, m *replica.Metrics) float64 { return flag(m.ReadOnly) }),
 		gauge("cobox_disk_low", "1 if new data is refused for lack of disk space.", func(_ *box, m *replica.Metrics) float64 { return flag(m.Low) }),
 		gauge("cobox_disk_free_bytes", "Free bytes of the disk.", func(_ *box, m *replica.Metrics) float64 { return float64(m.FreeBytes) }),
@@ -127,6 +130,29 @@ func storeMetrics() []storeMetric {
 		}),
 		counter("cobox_elapsed_seconds_total", "How long the box has been running in its whole life.", func(b *box, _ *replica.Metrics) float64 { return b.memory.elapsed().Seconds() }),
 	}
+}
+
+// holes counts the blocks that are missing below the newest checkpoints. That
+// takes a look at every log, so it is done once a minute at most.
+type holes struct {
+	mu     sync.Mutex
+	looked time.Time
+	n      uint64
+}
+
+func (h *holes) count(s *replica.Store) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.looked.IsZero() && time.Since(h.looked) < time.Minute {
+		return h.n
+	}
+	h.looked, h.n = time.Now(), 0
+	for info, err := range s.AllLogs() {
+		if err == nil {
+			h.n += info.Checkpoint.Size - info.Held
+		}
+	}
+	return h.n
 }
 
 // Describe implements prometheus.Collector.

@@ -78,6 +78,7 @@ type box struct {
 	limits   *replicate.Limits
 	gate     *noiseconn.Gate
 	links    *links
+	holes    holes
 
 	ready    atomic.Bool
 	codeFile sync.Mutex // held while the pairing code is written or removed
