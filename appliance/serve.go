@@ -49,6 +49,7 @@ func (a administration) Serve(ctx context.Context, p replicate.Peer, method stri
 		admin.MethodCheck:          {(*roster.Roster).Administers, a.check},
 		admin.MethodLog:            {(*roster.Roster).Administers, a.events},
 		admin.MethodDeviceRegister: {recovering, a.registerDevice},
+		admin.MethodDevices:        {member, a.accountDevices},
 	}
 	h, known := handlers[method]
 	if !known {

@@ -24,6 +24,7 @@ import (
 )
 
 // The methods. Status answers every member, with more for an administrator;
+// Devices tells every member of its own account;
 // DeviceRegister answers only a login with the recovery phrase; the others
 // answer administrators.
 const (
@@ -36,12 +37,13 @@ const (
 	MethodCheck          = "check"           // CheckRequest, CheckProgress…, CheckReport
 	MethodLog            = "log"             // LogRequest, Log
 	MethodDeviceRegister = "device.register" // RegisterRequest, Registered
+	MethodDevices        = "devices"         // DevicesRequest, Devices
 )
 
 // Methods lists all methods.
 func Methods() []string {
 	return []string{MethodStatus, MethodMembers, MethodInviteCreate, MethodInviteCancel, MethodQuotaSet,
-		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister}
+		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister, MethodDevices}
 }
 
 // Empty is a body without anything in it.
@@ -223,6 +225,21 @@ type Registered struct {
 	Role    string `json:"role"`
 	Quota   Quota  `json:"quota"`
 	Box     string `json:"box"` // name of the box
+}
+
+// DevicesRequest asks for the devices of the account that asks.
+type DevicesRequest struct{}
+
+// Devices are the devices of an account that are not revoked.
+type Devices struct {
+	Devices     []Certified `json:"devices"`     // in the order of their keys
+	Revocations uint32      `json:"revocations"` // number of the newest; 0: none
+}
+
+// Certified is one device. Only the certificate proves anything.
+type Certified struct {
+	Certificate []byte `json:"certificate"` // encoded
+	Name        string `json:"name"`
 }
 
 // Decode reads the body of a request. An empty body is an empty object.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cobox/appliance/admin"
 	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/replicate"
@@ -204,12 +205,19 @@ func (s *space) lost(ctx context.Context, own *spool.Spool) ([]merklelog.Range, 
 func (s *space) refresh(ctx context.Context) error {
 	links := s.fleet.connected()
 	lists := make([][]*replicate.LogEntry, len(links))
+	others := make([][]*device.Other, len(links))
 	errs := make([]error, len(links))
 	var wg sync.WaitGroup
 	for i, l := range links {
+		session, _ := l.now()
+		if session == nil {
+			continue
+		}
+		wg.Go(func() { lists[i], errs[i] = session.Logs(ctx, s.st.Card.ID) })
 		wg.Go(func() {
-			if session, _ := l.now(); session != nil {
-				lists[i], errs[i] = session.Logs(ctx, s.st.Card.ID)
+			var err error
+			if others[i], err = accountDevices(ctx, session, s.st.Card.ID); err != nil {
+				s.a.log.Warn("a box does not list the account's devices", "box", l.box.Name, "error", err)
 			}
 		})
 	}
@@ -219,6 +227,11 @@ func (s *space) refresh(ctx context.Context) error {
 	}
 	var learnt []func(*device.State)
 	for i, l := range links {
+		for _, o := range others[i] {
+			if s.st.AddOther(o) {
+				learnt = append(learnt, func(st *device.State) { st.AddOther(o) })
+			}
+		}
 		if errs[i] != nil {
 			s.a.log.Warn("a box does not list the logs", "box", l.box.Name, "error", errs[i])
 			continue
@@ -249,6 +262,30 @@ func (s *space) refresh(ctx context.Context) error {
 		})
 	}
 	return nil
+}
+
+// accountDevices asks a box for the account's devices. Only what the account
+// has signed counts, so a box can leave a device out but not slip one in.
+func accountDevices(ctx context.Context, session *replicate.Session, who account.ID) ([]*device.Other, error) {
+	reply, err := call[admin.Devices](ctx, &link{session: session}, admin.MethodDevices, admin.DevicesRequest{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	var list []*device.Other
+	for _, d := range reply.Devices {
+		cert, err := account.ParseCertificate(d.Certificate)
+		if err != nil {
+			return nil, err
+		}
+		if err := cert.Verify(); err != nil {
+			return nil, err
+		}
+		if cert.Account != who {
+			return nil, errors.New("the certificate is of another account")
+		}
+		list = append(list, &device.Other{Certificate: cert, Name: deviceName(d.Name)})
+	}
+	return list, nil
 }
 
 // learn opens the newest key envelope of a log, if it is not known yet, and

@@ -183,20 +183,19 @@ func (s *space) ensureEnvelope(ctx context.Context, log *device.Log) error {
 		}
 		log.Envelopes, log.Keys, log.Recipients = log.Envelopes[:n-1], log.Keys[:n-1], nil
 	}
-	want := []account.DeviceKey{s.st.Keys.Key()}
+	roster, recipients := s.readers(uint32(len(log.Keys)))
+	var want []account.DeviceKey
+	for _, d := range roster.Devices {
+		want = append(want, d.Key)
+	}
 	if len(log.Envelopes) > 0 && slices.Equal(log.Recipients, want) {
 		return nil
 	}
 	env := &seal.Envelope{
 		Log: log.ID(), Index: size, Epoch: uint32(len(log.Keys)), Space: s.sp.Keys,
-		Keys: append(slices.Clone(log.Keys), seal.NewLogKey()),
-		Roster: seal.Roster{
-			Number:   uint32(len(log.Keys)),
-			Accounts: []seal.RosterAccount{{ID: s.st.Card.ID, Card: s.st.Card.Hash()}},
-			Devices:  []seal.RosterDevice{{Key: s.st.Keys.Key(), Account: s.st.Card.ID, Name: s.st.Name}},
-		},
+		Keys:   append(slices.Clone(log.Keys), seal.NewLogKey()),
+		Roster: roster,
 	}
-	recipients := []account.KEMKey{s.st.Card.KEM, s.st.Certificate.KEM}
 	blocks, err := seal.SealEnvelope(env, recipients, nil)
 	if err != nil {
 		return fmt.Errorf("sealing the key envelope: %w", err)
@@ -213,6 +212,33 @@ func (s *space) ensureEnvelope(ctx context.Context, log *device.Log) error {
 		}
 	}
 	return nil
+}
+
+// readers lists who may read what this device writes from now on: the account
+// and its devices.
+func (s *space) readers(number uint32) (seal.Roster, []account.KEMKey) {
+	roster := seal.Roster{
+		Number:   number,
+		Accounts: []seal.RosterAccount{{ID: s.st.Card.ID, Card: s.st.Card.Hash()}},
+		Devices:  []seal.RosterDevice{{Key: s.st.Keys.Key(), Account: s.st.Card.ID, Name: nameOr(s.st.Name, "computer")}},
+	}
+	keys := []account.KEMKey{s.st.Card.KEM, s.st.Certificate.KEM}
+	for _, o := range s.st.Others {
+		if len(keys) == seal.MaxRecipients {
+			s.a.log.Warn("the account has more devices than an envelope has room for", "devices", 1+len(s.st.Others))
+			break
+		}
+		roster.Devices = append(roster.Devices, seal.RosterDevice{Key: o.Certificate.Device, Account: s.st.Card.ID, Name: nameOr(o.Name, "device")})
+		keys = append(keys, o.Certificate.KEM)
+	}
+	return roster, keys
+}
+
+func nameOr(name, other string) string {
+	if name == "" {
+		return other
+	}
+	return name
 }
 
 // sealer seals for the newest epoch of the log.

@@ -29,6 +29,28 @@ type State struct {
 	RecoveryRoot seal.RecoveryRoot
 	Boxes        []*Box
 	Spaces       []*Space
+	Others       []*Other
+}
+
+// Other is another device of the account.
+type Other struct {
+	Certificate *account.Certificate
+	Name        string
+}
+
+// AddOther adds a device whose certificate the caller has verified, and reports
+// whether it was not known.
+func (s *State) AddOther(o *Other) bool {
+	if o.Certificate.Device == s.Keys.Key() {
+		return false
+	}
+	for _, known := range s.Others {
+		if known.Certificate.Device == o.Certificate.Device {
+			return false
+		}
+	}
+	s.Others = append(s.Others, o)
+	return true
 }
 
 // Box is a box that this device is paired with.
@@ -260,6 +282,11 @@ type (
 		RecoveryRoot []byte      `json:"recovery_root"`
 		Boxes        []boxJSON   `json:"boxes"`
 		Spaces       []spaceJSON `json:"spaces"`
+		Others       []otherJSON `json:"others"`
+	}
+	otherJSON struct {
+		Certificate []byte `json:"certificate"`
+		Name        string `json:"name"`
 	}
 	boxJSON struct {
 		Name          string    `json:"name"`
@@ -298,7 +325,7 @@ func (s *State) encode() ([]byte, error) {
 		Card:        account.AppendCard(nil, s.Card),
 		Certificate: account.AppendCertificate(nil, s.Certificate),
 		Device:      seal.AppendDevice(nil, s.Keys), RecoveryRoot: s.RecoveryRoot[:],
-		Boxes: []boxJSON{}, Spaces: []spaceJSON{},
+		Boxes: []boxJSON{}, Spaces: []spaceJSON{}, Others: []otherJSON{},
 	}
 	for _, b := range s.Boxes {
 		j.Boxes = append(j.Boxes, boxJSON{b.Name, b.Static[:], b.Sign[:], b.PSK[:], b.Administrator, b.Quota, b.Addresses, b.Version, b.Paired})
@@ -320,6 +347,9 @@ func (s *State) encode() ([]byte, error) {
 			sj.Logs = append(sj.Logs, lj)
 		}
 		j.Spaces = append(j.Spaces, sj)
+	}
+	for _, o := range s.Others {
+		j.Others = append(j.Others, otherJSON{account.AppendCertificate(nil, o.Certificate), o.Name})
 	}
 	return json.Marshal(j)
 }
@@ -379,6 +409,13 @@ func parseState(b []byte) (*State, error) {
 			sp.Logs = append(sp.Logs, l)
 		}
 		s.Spaces = append(s.Spaces, sp)
+	}
+	for _, oj := range j.Others {
+		cert, err := account.ParseCertificate(oj.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("device %q: %w", oj.Name, err)
+		}
+		s.Others = append(s.Others, &Other{cert, oj.Name})
 	}
 	return s, nil
 }
