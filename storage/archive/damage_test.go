@@ -1,0 +1,254 @@
+package archive
+
+import (
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cobox/storage/merklelog"
+	"cobox/storage/seal"
+)
+
+// damagedSpace is a log of several backups, and what they were of.
+func damagedSpace(t *testing.T, backups int) (s *memSpace, l *memLog, dir string, last BackupSummary) {
+	s = newMemSpace(t)
+	l = s.newLog("log")
+	dir = t.TempDir()
+	for i := range backups {
+		files := map[string]string{}
+		for k := range 10 {
+			files[fmt.Sprintf("d%d/f%d-%d", k%3, i, k)] = string(randomBytes(uint64(100*i+k), 1000+k*4000))
+			files[fmt.Sprintf("t%d/f%d-%d", k%3, i, k)] = strings.Repeat(fmt.Sprintf("text %d %d ", i, k), 1000)
+		}
+		writeTree(t, dir, files)
+		last = s.mustBackup("", s.options(l, dir))
+		if i == backups/2 {
+			l.envelope()
+		}
+	}
+	return s, l, dir, last
+}
+
+// checkLoss restores what is left of a snapshot and checks that every file is
+// either as it was or named.
+func checkLoss(t *testing.T, a *Archive, snap Snapshot, dir string) (restored, named int) {
+	t.Helper()
+	target := t.TempDir()
+	sum, err := a.Restore(background, RestoreOptions{Snapshot: snap, Target: target})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := map[string]bool{}
+	for _, e := range sum.Errors {
+		if e.Op != OpDamaged {
+			t.Errorf("unexpected: %v", e)
+		}
+		lost[e.Path] = true
+	}
+	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		want, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		got, err := os.ReadFile(filepath.Join(target, p))
+		if err == nil && string(got) == string(want) {
+			restored++
+			return nil
+		}
+		if err == nil {
+			t.Errorf("%s was restored with other content", p)
+			return nil
+		}
+		for q := p; ; q = filepath.Dir(q) {
+			if lost[q] {
+				named++
+				return nil
+			}
+			if q == "/" {
+				t.Errorf("%s is missing and not named", p)
+				return nil
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return restored, named
+}
+
+// Whichever block is lost: snapshots stay listed unless the last commit was
+// hit, and all files but those in the block are restored.
+func TestLostBlocks(t *testing.T) {
+	s, l, dir, last := damagedSpace(t, 9)
+	restoreAndCompare(t, s.open(""), *last.Snapshot, dir)
+	for i := range l.size {
+		if l.blocks[i][0] != byte(merklelog.Data) || testing.Short() && i%5 > 0 {
+			continue
+		}
+		l.lost = map[uint64]bool{i: true}
+		a := s.open("")
+		list, err := a.Snapshots(background)
+		if err != nil {
+			t.Fatalf("block %d lost: %v", i, err)
+		}
+		// A snapshot is lost only where no segment that is left has it.
+		if len(list) < 8 {
+			t.Errorf("block %d lost: %d of 9 snapshots", i, len(list))
+		}
+		if i == l.size-1 {
+			continue
+		}
+		found := false
+		for _, snap := range list {
+			if snap.ID == last.Snapshot.ID {
+				found = true
+				restored, named := checkLoss(t, a, snap, dir)
+				// A block with the listings of the newest directories costs most.
+				if restored < 20 || restored+named != 180 {
+					t.Errorf("block %d lost: %d restored, %d named", i, restored, named)
+				}
+				v, err := a.Verify(background, []Snapshot{snap}, Hooks{})
+				if err != nil || (v.Failed > 0) != (named > 0) {
+					t.Errorf("block %d lost: verify %+v, %v; %d named", i, v, err, named)
+				}
+			}
+		}
+		if !found && i < last.Snapshot.End-3 {
+			t.Errorf("block %d lost: the last snapshot is gone", i)
+		}
+	}
+}
+
+// The same with many blocks at once, and with blocks that arrive damaged.
+func TestLostManyBlocks(t *testing.T) {
+	s, l, dir, last := damagedSpace(t, 6)
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
+	good := l.blocks
+	for seed := range rounds {
+		r := rand.New(rand.NewPCG(uint64(seed), 7))
+		l.lost = map[uint64]bool{}
+		l.blocks = append([][]byte(nil), good...)
+		for range 1 + r.IntN(int(l.size)/2) {
+			i := r.Uint64N(l.size)
+			if r.IntN(2) == 0 {
+				l.lost[i] = true
+				continue
+			}
+			b := append([]byte(nil), good[i]...)
+			b[r.IntN(len(b))] ^= 1
+			l.blocks[i] = b
+		}
+		a := s.open("")
+		list, err := a.Snapshots(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, snap := range list {
+			if snap.ID == last.Snapshot.ID {
+				checkLoss(t, a, snap, dir)
+			}
+		}
+		// The next backup works whatever is lost, and is whole once what is
+		// lost is known.
+		for i := range l.size {
+			if l.lost[i] || &l.blocks[i][0] != &good[i][0] {
+				l.known = append(l.known, merklelog.Range{First: i, Count: 1})
+			}
+		}
+		size := l.size
+		next := s.mustBackup("", s.options(l, dir))
+		l.known = nil
+		restoreAndCompare(t, s.open(""), *next.Snapshot, dir)
+		l.size, l.committed = size, size
+	}
+}
+
+// A log whose writer does not keep to the format: sealed with the right key,
+// any bytes inside. Nothing panics, nothing takes memory out of proportion.
+func TestHostilePayloads(t *testing.T) {
+	s, l, _, last := damagedSpace(t, 3)
+	good := l.blocks
+	rounds := 60
+	if testing.Short() {
+		rounds = 10
+	}
+	for seed := range rounds {
+		r := rand.New(rand.NewPCG(uint64(seed), 8))
+		l.blocks = append([][]byte(nil), good...)
+		opener := seal.NewOpener(l.id, l.keys)
+		m, err := newBlockMap(ptr(l.state(l.size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 1 + r.IntN(4) {
+			i := m.data(r.Uint64N(l.size))
+			if i >= l.size {
+				continue
+			}
+			if r.IntN(2) == 0 {
+				i = l.size - 1
+			}
+			e := m.epoch(i)
+			payload, err := opener.Open(nil, i, e, l.blocks[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 1 + r.IntN(20) {
+				at := r.IntN(len(payload))
+				if r.IntN(2) == 0 { // where headers and footers are
+					at = len(payload) - 1 - r.IntN(200)
+				}
+				if r.IntN(4) == 0 {
+					at = r.IntN(20)
+				}
+				payload[at] = byte(r.Uint32())
+			}
+			l.blocks[i] = seal.NewSealer(l.id, e, l.keys[e]).Seal(nil, i, payload)
+		}
+		a := s.open("")
+		list, err := a.Snapshots(background)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, snap := range append(list, *last.Snapshot) {
+			if _, err := a.Restore(background, RestoreOptions{Snapshot: snap, Target: t.TempDir()}); err != nil {
+				t.Logf("seed %d: %v", seed, err)
+			}
+		}
+		if _, err := a.Verify(background, list, Hooks{}); err != nil {
+			t.Fatal(err)
+		}
+		l.blocks = good
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// Caches with any damage are ignored: the result is the same.
+func TestDamagedCache(t *testing.T) {
+	s := newMemSpace(t)
+	l := s.newLog("log")
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"a/b": "one", "a/c": string(randomBytes(1, 200_000)), "d": "two"})
+	for seed := range 30 {
+		r := rand.New(rand.NewPCG(uint64(seed), 9))
+		cache := t.TempDir()
+		s.mustBackup(cache, s.options(l, dir))
+		writeTree(t, dir, map[string]string{"a/b": fmt.Sprint("edit", seed)})
+		for range 3 {
+			damageCache(t, r, cache)
+		}
+		sum := s.mustBackup(cache, s.options(l, dir))
+		restoreAndCompare(t, s.open(cache), *sum.Snapshot, dir)
+	}
+}
