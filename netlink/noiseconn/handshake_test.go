@@ -340,11 +340,11 @@ func TestSlowSender(t *testing.T) {
 					t.Errorf("%v, pause %v: accept took %v", mode, pause, took)
 				}
 
-				a, b = net.Pipe()
-				wg.Go(func() { io.Copy(io.Discard, b) })
-				wg.Go(func() { slow(b, make([]byte, 500)) })
+				client, box := net.Pipe()
+				wg.Go(func() { io.Copy(io.Discard, box) })
+				wg.Go(func() { slow(box, make([]byte, 500)) })
 				start = time.Now()
-				if _, err = Dial(context.Background(), a, clientConfig(mode)); err == nil || errors.Is(err, ErrNoAnswer) {
+				if _, err = Dial(context.Background(), client, clientConfig(mode)); err == nil || errors.Is(err, ErrNoAnswer) {
 					t.Errorf("%v, pause %v: dial: %v", mode, pause, err)
 				}
 				if took := time.Since(start); took != HandshakeTimeout {

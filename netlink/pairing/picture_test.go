@@ -202,7 +202,7 @@ func TestReadPictures(t *testing.T) {
 			t.Logf("%s: %q, %v", name(i), got, err)
 		}
 	}
-	if failed*20 > tried {
+	if failed > max(1, tried/20) { // one in twenty; a short run tries fewer
 		t.Errorf("%d of %d pictures were not read", failed, tried)
 	}
 }
