@@ -34,6 +34,18 @@ func rosterPeer(p replicate.Peer) roster.Peer {
 	return r
 }
 
+// What a peer wanted and may not have, as labels of a metric.
+const (
+	deniedDeliver = "deliver"
+	deniedRead    = "read"
+	deniedList    = "list"
+)
+
+func (a authorizer) deny(what, message string) error {
+	a.b.metrics.denied.WithLabelValues(what).Inc()
+	return notAllowed(message)
+}
+
 func notAllowed(message string) error {
 	return &replicate.Error{Code: replicate.CodeNotAllowed, Message: message}
 }
@@ -43,11 +55,11 @@ func (a authorizer) MayDeliver(_ context.Context, p replicate.Peer, log merklelo
 	peer := rosterPeer(p)
 	switch {
 	case !a.b.roster.Allowed(peer):
-		return notAllowed("you are no member here any more")
+		return a.deny(deniedDeliver, "you are no member here any more")
 	case peer.Kind != roster.KindDevice:
-		return notAllowed("only a member's device brings logs")
+		return a.deny(deniedDeliver, "only a member's device brings logs")
 	case cert.Account != peer.Account:
-		return notAllowed("this log is another account's")
+		return a.deny(deniedDeliver, "this log is another account's")
 	case !fresh:
 		return nil
 	}
@@ -56,6 +68,7 @@ func (a authorizer) MayDeliver(_ context.Context, p replicate.Peer, log merklelo
 		return err
 	}
 	if err := a.b.roster.AdmitLog(cert, have); err != nil {
+		a.b.metrics.denied.WithLabelValues(deniedDeliver).Inc()
 		return a.b.refusal(err)
 	}
 	a.b.events.repeat(admin.Event{Kind: admin.EventNewLog, Account: &cert.Account, Device: &cert.Device}, log)
@@ -68,18 +81,18 @@ func (a authorizer) MayRead(_ context.Context, p replicate.Peer, _ merklelog.Log
 	if err != nil {
 		return err
 	}
-	return a.mayList(p, cert.Account)
+	return a.own(deniedRead, p, cert.Account)
 }
 
 // MayList: an account lists its own logs.
 func (a authorizer) MayList(_ context.Context, p replicate.Peer, who account.ID) error {
-	return a.mayList(p, who)
+	return a.own(deniedList, p, who)
 }
 
-func (a authorizer) mayList(p replicate.Peer, who account.ID) error {
+func (a authorizer) own(what string, p replicate.Peer, who account.ID) error {
 	peer := rosterPeer(p)
 	if !a.b.roster.Allowed(peer) || peer.Kind == roster.KindKey || peer.Account != who {
-		return notAllowed("this is another account's")
+		return a.deny(what, "this is another account's")
 	}
 	return nil
 }

@@ -2,6 +2,9 @@ package appliance
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"os"
 	"sync"
 
 	"cobox/appliance/admin"
@@ -137,7 +140,50 @@ func (b *box) handle(ctx context.Context, c *noiseconn.Conn) {
 	log.Debug("link opened")
 	err = session.Run(ctx)
 	b.seen(peer)
-	log.Debug("link closed", "reason", err)
+	b.ended(ctx, log, peer, err)
+}
+
+// What ended a link, as labels of a metric.
+const (
+	endedGoodbye   = "goodbye"   // as it should be
+	endedPeer      = "peer"      // the peer gave a reason
+	endedRefused   = "refused"   // the box gave one: too many links, or removed
+	endedViolation = "violation" // the peer sent what no honest peer sends
+	endedTimeout   = "timeout"   // nothing was heard for too long
+	endedNetwork   = "network"   // the connection broke
+	endedStopped   = "stopped"   // the box stops
+)
+
+func endings() []string {
+	return []string{endedGoodbye, endedPeer, endedRefused, endedViolation, endedTimeout, endedNetwork, endedStopped}
+}
+
+// ended counts a link that has ended. A member that broke the protocol is worth
+// an event: either its program or somebody who has its key is at fault.
+func (b *box) ended(ctx context.Context, log *slog.Logger, peer roster.Peer, err error) {
+	reason := endedNetwork
+	var violation *replicate.ViolationError
+	var said *replicate.Error
+	switch {
+	case err == nil:
+		reason = endedGoodbye
+	case errors.As(err, &violation):
+		reason = endedViolation
+		log.Warn("a peer broke the protocol", "error", err)
+		b.events.repeat(admin.Event{Kind: admin.EventViolation, Account: &peer.Account, Device: &peer.Device,
+			Detail: "the device sent what no honest device sends"}, merklelog.LogID{})
+	case errors.As(err, &said):
+		reason = endedPeer
+		if said.Code == replicate.CodeBusy || !b.roster.Allowed(peer) {
+			reason = endedRefused
+		}
+	case ctx.Err() != nil:
+		reason = endedStopped
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		reason = endedTimeout
+	}
+	b.metrics.ended.WithLabelValues(reason).Inc()
+	log.Debug("link closed", "reason", reason, "error", err)
 }
 
 func (b *box) seen(p roster.Peer) {

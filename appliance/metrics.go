@@ -20,6 +20,8 @@ type metrics struct {
 	refused      *prometheus.CounterVec
 	receipts     prometheus.Counter
 	sessions     *prometheus.CounterVec
+	ended        *prometheus.CounterVec
+	denied       *prometheus.CounterVec
 	pairings     *prometheus.CounterVec
 	requests     *prometheus.CounterVec
 	quotaRefused prometheus.Counter
@@ -29,6 +31,7 @@ type metrics struct {
 // Labels of the metrics that have some; all of them are there at 0.
 var (
 	sessionKinds   = []string{"device", "recovery", "key"}
+	deniedKinds    = []string{deniedDeliver, deniedRead, deniedList}
 	requestResults = []string{"ok", "refused", "failed"}
 )
 
@@ -41,6 +44,10 @@ func newMetrics(version string, pairingResults, methods []string) *metrics {
 			Name: "cobox_receipts_total", Help: "Receipts given."}),
 		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cobox_sessions_total", Help: "Links that were authenticated, by who logged in."}, []string{"peer"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cobox_sessions_ended_total", Help: "Links that have ended, by what ended them."}, []string{"reason"}),
+		denied: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cobox_denied_total", Help: "Times that a peer wanted what it may not have, by what."}, []string{"what"}),
 		pairings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cobox_pairings_total", Help: "Exchanges with somebody who held a pairing secret, by result."}, []string{"result"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -54,13 +61,19 @@ func newMetrics(version string, pairingResults, methods []string) *metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "cobox_build_info", Help: "1, with the version in its labels.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version(), "arch": runtime.GOARCH}})
 	build.Set(1)
-	m.registry.MustRegister(m.refused, m.receipts, m.sessions, m.pairings, m.requests, m.quotaRefused, m.commit, build,
+	m.registry.MustRegister(m.refused, m.receipts, m.sessions, m.ended, m.denied, m.pairings, m.requests, m.quotaRefused, m.commit, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, r := range noiseconn.Reasons() {
 		m.refused.WithLabelValues(string(r))
 	}
 	for _, k := range sessionKinds {
 		m.sessions.WithLabelValues(k)
+	}
+	for _, e := range endings() {
+		m.ended.WithLabelValues(e)
+	}
+	for _, d := range deniedKinds {
+		m.denied.WithLabelValues(d)
 	}
 	for _, r := range pairingResults {
 		m.pairings.WithLabelValues(r)

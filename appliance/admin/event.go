@@ -32,6 +32,7 @@ const (
 	EventNoSpace        Kind = "disk-full"  // new data was refused for lack of disk space
 	EventDamaged        Kind = "damaged"    // stored data is not what was stored
 	EventChecked        Kind = "checked"    // a check has ended
+	EventViolation      Kind = "violation"  // a member's device broke the protocol
 )
 
 // Event is one entry of a box's event log. It names accounts and devices, and
