@@ -119,6 +119,9 @@ func (s *Store) durable(ls *logState) (d merklelog.Durable, err error) {
 	if ls.removed {
 		return d, ErrUnknownLog
 	}
+	if ls.bad != nil {
+		return d, ls.bad
+	}
 	held := ls.held
 	if s.opts.tune.plantReceiptBeforeIngest {
 		for i := range ls.pending {

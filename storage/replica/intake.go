@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,35 +76,53 @@ func (s *Store) putBlock(ctx context.Context, log merklelog.LogID, index uint64,
 	}
 
 	ls.mu.Lock()
-	if err := ls.takesLocked(index); err != nil {
-		ls.mu.Unlock()
-		if err == errHeld {
-			return nil
-		}
-		return err
+	err = ls.takesLocked(index)
+	for err == errTaking {
+		// Another session is at it. What PutBlock accepted is covered by the next
+		// Commit, so wait until it is in.
+		ls.taken.Wait()
+		err = ls.takesLocked(index)
 	}
-	ls.pending[index] = struct{}{}
+	if err == nil {
+		ls.pending[index] = false
+	}
 	ls.mu.Unlock()
-
-	if err := s.take(ctx, ls, index, block, limit); err != nil {
-		ls.mu.Lock()
-		delete(ls.pending, index)
-		ls.mu.Unlock()
+	if err == errHeld {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	s.counts.blocksIn.Add(1)
-	return nil
+
+	err = s.take(ctx, ls, index, block, limit)
+	ls.mu.Lock()
+	if err != nil {
+		delete(ls.pending, index)
+	} else if _, ok := ls.pending[index]; ok { // else it is indexed, or lost, already
+		ls.pending[index] = true
+	}
+	ls.taken.Broadcast()
+	ls.mu.Unlock()
+	if err == nil {
+		s.counts.blocksIn.Add(1)
+	}
+	return err
 }
 
-// errHeld says that a block is here already.
-var errHeld = fmt.Errorf("held")
+// What takesLocked says besides errors.
+var (
+	errHeld   = errors.New("the block is here already")
+	errTaking = errors.New("the block is being taken in")
+)
 
 // takesLocked returns nil if the log lacks and wants the block.
 func (ls *logState) takesLocked(index uint64) error {
 	if err := ls.usableLocked(); err != nil {
 		return err
 	}
-	if _, ok := ls.pending[index]; ok || merklelog.RangesContain(ls.held, index) {
+	if in, ok := ls.pending[index]; ok && !in {
+		return errTaking
+	} else if ok || merklelog.RangesContain(ls.held, index) {
 		return errHeld
 	}
 	if merklelog.RangesContain(ls.dropped, index) {

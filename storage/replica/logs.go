@@ -33,11 +33,13 @@ type logState struct {
 	frontier merklelog.Frontier
 	tail     []merklelog.Leaf    // of the last tile, as long as it is not full
 	fork     *merklelog.Fork     // a frozen log's evidence
+	bad      error               // why nothing of the log may be receipted
 	synced   progress            // what is known to be on the disk
 	removed  bool                // RemoveLog was here
 	held     []merklelog.Range   // indexes that extents cover
 	dropped  []merklelog.Range   // indexes deleted on purpose
-	pending  map[uint64]struct{} // indexes taken in and not yet indexed
+	pending  map[uint64]bool     // indexes taken in and not yet indexed; false while PutBlock is at it
+	taken    sync.Cond           // a value in pending became true, or went away
 	last     *intake             // the newest that took in a block of this log
 	tile     uint64              // number of the cached leaf tile
 	leaves   []merklelog.Leaf    // the cached leaf tile; nil if none
@@ -70,6 +72,9 @@ func (ls *logState) setSyncedLocked(p progress) {
 func (ls *logState) usableLocked() error {
 	if ls.removed {
 		return ErrUnknownLog
+	}
+	if ls.bad != nil {
+		return ls.bad
 	}
 	if ls.fork != nil {
 		return &merklelog.ForkError{Fork: *ls.fork}
@@ -181,7 +186,10 @@ func (s *Store) loadLog(ls *logState) error {
 	if err := s.readFrontier(ls.num, &ls.frontier); err != nil {
 		return s.damaged(ls.id, 0, "frontier", err)
 	}
-	if n := ls.frontier.Size(); n > ls.cp.Size || n == ls.cp.Size && ls.frontier.Root() != ls.cp.Root {
+	if err := ls.cp.Verify(ls.writer); err != nil || ls.cp.Log != ls.id {
+		// Nothing can be receipted or taken in any more, but all can be read.
+		ls.bad = s.damaged(ls.id, 0, "checkpoint", errors.Join(err, merklelog.ErrSignature))
+	} else if n := ls.frontier.Size(); n > ls.cp.Size || n == ls.cp.Size && ls.frontier.Root() != ls.cp.Root {
 		return s.damaged(ls.id, n, "frontier", errors.New("it does not belong to the checkpoint"))
 	}
 	if n := ls.frontier.Size(); n%merklelog.TileWidth != 0 {
@@ -204,7 +212,8 @@ func (s *Store) loadLog(ls *logState) error {
 		}
 		ls.dropped = merklelog.AddRange(ls.dropped, r)
 	}
-	ls.pending = make(map[uint64]struct{})
+	ls.pending = make(map[uint64]bool)
+	ls.taken.L = &ls.mu
 	return nil
 }
 

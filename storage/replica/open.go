@@ -77,22 +77,31 @@ func open(dir string, o Options) (_ *Store, err error) {
 			cancel()
 		}
 	}()
+	var guard *guardFS
 	if s.readOnly {
 		s.opts.FS = readOnlyFS{o.FS}
 	} else {
 		// A write that finds the disk full releases the reserve and tries again.
-		inner := o.FS
-		s.opts.FS = vfs.OnDiskFull(orderedFS{inner}, func() {
-			if inner.Remove(inner.PathJoin(dir, ballastName)) == nil {
+		// A write that finds the disk full releases the reserve and tries again.
+		full := vfs.OnDiskFull(o.FS, func() {
+			if o.FS.Remove(o.FS.PathJoin(dir, ballastName)) == nil {
 				s.opts.Logger.Error("the disk is full; the reserve was released")
 			}
 		})
+		guard = &guardFS{FS: full, fatal: s.fatal}
+		s.opts.FS = guard
 	}
 	if err := s.prepareDir(); err != nil {
 		return nil, err
 	}
+	if guard != nil {
+		guard.dirs.Store(true)
+	}
 	if s.db, err = pebble.Open(dir, s.pebbleOptions()); err != nil {
 		return nil, err
+	}
+	if guard != nil {
+		guard.logs.Store(true)
 	}
 	s.scheduler.start()
 	if err := s.recover(); err != nil {

@@ -65,8 +65,8 @@ func (s *Store) readBlock(ls *logState, index uint64, dst []byte) ([]byte, merkl
 		if !isDamage(err) {
 			return nil, leaf, err // EIO may pass
 		}
-		again, err := s.markBad(ls, index, arrival, leaf, err)
-		if !again {
+		again, err := s.markBad(ls, index, arrival, leaf, dst, err)
+		if !again || err != nil {
 			return nil, leaf, err
 		}
 	}
@@ -95,9 +95,10 @@ func (s *Store) extentLocked(ls *logState, index uint64) (extent, error) {
 }
 
 // markBad makes a hole of a block that does not match its leaf, so that it is
-// neither receipted nor served and is asked for again. It returns true if the
-// block moved away meanwhile and the reader should look again.
-func (s *Store) markBad(ls *logState, index, arrival uint64, leaf merklelog.Leaf, cause error) (again bool, err error) {
+// neither receipted nor served and is asked for again. If it is the leaf that is
+// damaged, it is made anew of the block. markBad returns true if the reader
+// should look again.
+func (s *Store) markBad(ls *logState, index, arrival uint64, leaf merklelog.Leaf, block []byte, cause error) (again bool, err error) {
 	if s.readOnly {
 		return false, s.damaged(ls.id, index, "block", cause)
 	}
@@ -115,6 +116,9 @@ func (s *Store) markBad(ls *logState, index, arrival uint64, leaf merklelog.Leaf
 	}
 	// The leaf is what decides: be sure that it is right.
 	if err := s.verifyLeaf(ls, index, leaf); err != nil {
+		if made, e := merklelog.LeafOf(block); e == nil && errors.Is(cause, merklelog.ErrBlock) && s.verifyLeaf(ls, index, made) == nil {
+			return true, s.repairLeaf(ls, index, made)
+		}
 		return false, s.damaged(ls.id, index, "leaves", err)
 	}
 	if err := s.removeBlocks(ls, []merklelog.Range{{First: index, Count: 1}}, nil); err != nil {
@@ -135,4 +139,30 @@ func (s *Store) verifyLeaf(ls *logState, index uint64, leaf merklelog.Leaf) erro
 		return err
 	}
 	return merklelog.VerifyInclusion(leaf, index, size, root, p)
+}
+
+// repairLeaf writes a leaf that was verified in the place of a damaged one.
+func (s *Store) repairLeaf(ls *logState, index uint64, leaf merklelog.Leaf) error {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	tile, at := index/merklelog.TileWidth, index%merklelog.TileWidth
+	n := min(ls.frontier.Size()-tile*merklelog.TileWidth, merklelog.TileWidth)
+	leaves, err := s.readTile(ls.num, tile, int(n))
+	if err != nil {
+		return s.damaged(ls.id, index, "leaves", err)
+	}
+	leaves[at] = leaf
+	b := s.db.NewBatch()
+	defer b.Close()
+	b.Set(leavesKey(ls.num, tile), merklelog.AppendLeaves(nil, leaves), nil)
+	if err := s.apply(b, true); err != nil {
+		return err
+	}
+	if tile == ls.frontier.Size()/merklelog.TileWidth {
+		ls.tail = leaves
+	}
+	ls.leaves, ls.tree = nil, nil
+	s.counts.damaged.Add(1)
+	s.opts.Logger.Error("leaf was damaged and has been made anew of its block", "log", ls.id, "block", index)
+	return nil
 }
