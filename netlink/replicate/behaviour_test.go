@@ -426,7 +426,7 @@ func TestReceiptsAreCoalesced(t *testing.T) {
 			log.Add(10)
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := box.store.commits; n < 3 || n > 8 {
+		if n := box.store.commits; n < 2 || n > 8 {
 			t.Errorf("%d commits in 6 s of streaming", n)
 		}
 		start := time.Now()

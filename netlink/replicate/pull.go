@@ -321,7 +321,7 @@ func (p *pull) wantBlocks() error {
 			}
 		}
 		n := int(min(merklelog.CountRanges(p.todo), maxWantBlocks))
-		if n == 0 {
+		if n == 0 || p.stalled {
 			p.setStarving(false)
 			return nil
 		}
