@@ -26,8 +26,9 @@ type space struct {
 	fleet   *fleet
 	archive *archive.Archive
 
-	spools map[merklelog.LogID]*spool.Spool // own logs, if this command has the lock
-	unlock func()
+	writing bool                             // a backup is to be appended
+	spools  map[merklelog.LogID]*spool.Spool // own logs, if this command has the lock
+	unlock  func()
 
 	mu      sync.Mutex
 	holders map[merklelog.LogID][]holder
@@ -166,6 +167,9 @@ func (s *space) openArchive(ctx context.Context) error {
 		} else {
 			for _, h := range s.holdersOf(l.ID()) {
 				state.Size = max(state.Size, h.entry.Readable.Size)
+			}
+			if l.Avoid && s.writing {
+				state.Lost = []merklelog.Range{{First: 0, Count: state.Size}}
 			}
 		}
 		for _, e := range l.Envelopes {

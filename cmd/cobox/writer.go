@@ -23,7 +23,7 @@ import (
 // has a key envelope for everybody who may read it. A space that does not exist
 // is made. The caller holds the lock.
 func (a *app) openForWriting(ctx context.Context, st *device.State, name string) (*space, *device.Log, error) {
-	s := &space{a: a, st: st, spools: map[merklelog.LogID]*spool.Spool{}, holders: map[merklelog.LogID][]holder{}}
+	s := &space{a: a, st: st, writing: true, spools: map[merklelog.LogID]*spool.Spool{}, holders: map[merklelog.LogID][]holder{}}
 	ok := false
 	defer func() {
 		if !ok {
@@ -65,11 +65,44 @@ func (a *app) openForWriting(ctx context.Context, st *device.State, name string)
 	if err := s.ensureEnvelope(ctx, log); err != nil {
 		return nil, nil, err
 	}
+	if err := s.avoidForeign(); err != nil {
+		return nil, nil, err
+	}
 	if err := s.openArchive(ctx); err != nil {
 		return nil, nil, err
 	}
 	ok = true
 	return s, log, nil
+}
+
+// avoidForeign marks the logs of the account's other devices that a connected
+// box does not hold whole. This device can bring its own logs to every box, but
+// not theirs, so a backup that referred to them could not be restored from that
+// box alone. What the backup would have found there it stores again.
+func (s *space) avoidForeign() error {
+	changed := false
+	for _, log := range s.sp.Logs {
+		if log.Own || log.Avoid {
+			continue
+		}
+		var size uint64
+		whole := map[*link]uint64{}
+		for _, h := range s.holdersOf(log.ID()) {
+			size = max(size, h.entry.Readable.Size)
+			if h.entry.Held >= h.entry.Readable.Size {
+				whole[h.link] = h.entry.Readable.Size
+			}
+		}
+		for _, l := range s.fleet.connected() {
+			if whole[l] < size {
+				log.Avoid, changed = true, true
+			}
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return s.st.Save()
 }
 
 // dropUnknownLogs removes the folders of logs that the state does not know. A

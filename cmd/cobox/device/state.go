@@ -312,6 +312,7 @@ type (
 		Envelopes  []archive.Envelope  `json:"envelopes"`
 		Own        bool                `json:"own"`
 		Left       bool                `json:"left,omitempty"`
+		Avoid      bool                `json:"avoid,omitempty"`
 		Recipients []account.DeviceKey `json:"recipients,omitempty"`
 		Known      []byte              `json:"known,omitempty"`
 	}
@@ -336,7 +337,7 @@ func (s *State) encode() ([]byte, error) {
 		for _, l := range sp.Logs {
 			lj := logJSON{
 				Manifest: merklelog.AppendManifest(nil, l.Manifest), Envelopes: l.Envelopes,
-				Own: l.Own, Left: l.Left, Recipients: l.Recipients,
+				Own: l.Own, Left: l.Left, Avoid: l.Avoid, Recipients: l.Recipients,
 			}
 			for _, k := range l.Keys {
 				lj.Keys = append(lj.Keys, k[:])
@@ -425,7 +426,7 @@ func (lj *logJSON) log() (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{Manifest: m, Envelopes: lj.Envelopes, Own: lj.Own, Left: lj.Left, Recipients: lj.Recipients}
+	l := &Log{Manifest: m, Envelopes: lj.Envelopes, Own: lj.Own, Left: lj.Left, Avoid: lj.Avoid, Recipients: lj.Recipients}
 	for _, k := range lj.Keys {
 		var key seal.LogKey
 		if err := fixed("keys", key[:], k); err != nil {
