@@ -96,6 +96,10 @@ type Log struct {
 	Envelopes []archive.Envelope // where each epoch's key envelope lies
 	Own       bool               // written by this device
 	Left      bool               // own, but no longer appended to
+	// Avoid means that backups must not refer to what lies in this log of
+	// another device: some box of ours does not hold it, and each box must be
+	// able to bring everything back by itself.
+	Avoid bool
 	// Recipients are the devices that the newest envelope was sealed to.
 	Recipients []account.DeviceKey
 	// Known is the newest checkpoint seen of a log that another device writes.
