@@ -53,7 +53,7 @@ func newMetrics(version string, pairingResults, methods []string) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cobox_admin_requests_total", Help: "Requests of administration, by method and result."}, []string{"method", "result"}),
 		quotaRefused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "cobox_quota_refusals_total", Help: "Blocks refused because the account's quota was used up."}),
+			Name: "cobox_quota_refusals_total", Help: "Times that new data was refused because the account's quota was used up."}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "cobox_commit_seconds", Help: "Time that it took to make a log's blocks durable.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14)}),

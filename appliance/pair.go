@@ -48,11 +48,11 @@ func (b *box) pairingAddresses() []pairing.Address {
 func (b *box) writeCode() (text, picture string, err error) {
 	b.codeFile.Lock()
 	defer b.codeFile.Unlock()
+	if b.store.ReadOnly() {
+		return "", "", nil // nobody can be taken in
+	}
 	id, secret, unclaimed := b.roster.Claim()
 	if !unclaimed {
-		if b.store.ReadOnly() {
-			return "", "", nil
-		}
 		return "", "", b.dir.RemovePairing()
 	}
 	if text, err = b.codeText(pairing.KindClaim, id, secret); err != nil {

@@ -22,6 +22,7 @@ import (
 	"cobox/netlink/pairing"
 	"cobox/netlink/replicate"
 	"cobox/storage/merklelog"
+	"cobox/storage/replica"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -34,19 +35,21 @@ type box struct {
 }
 
 // start runs a box on a data directory until the test ends.
-func start(t *testing.T, data string) *box {
+func start(t *testing.T, data string, store ...replica.Options) *box {
 	t.Helper()
+	cfg := appliance.Config{
+		Settings: config.Config{Data: data, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0"},
+		Version:  "test",
+		Logger:   slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, o := range store {
+		cfg.SetStore(o)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan appliance.Info, 1)
 	done := make(chan error, 1)
-	go func() {
-		done <- appliance.Run(ctx, appliance.Config{
-			Settings: config.Config{Data: data, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0"},
-			Version:  "test",
-			Logger:   slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
-			Ready:    func(i appliance.Info) { ready <- i },
-		})
-	}()
+	cfg.Ready = func(i appliance.Info) { ready <- i }
+	go func() { done <- appliance.Run(ctx, cfg) }()
 	b := &box{t: t}
 	var result error
 	stopped := false

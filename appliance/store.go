@@ -21,7 +21,7 @@ type sessionStore struct{ b *box }
 func (s sessionStore) Log(log merklelog.LogID) (replicate.LogState, error) {
 	info, err := s.b.store.Log(log)
 	if err != nil {
-		return replicate.LogState{}, s.known(err)
+		return replicate.LogState{}, s.known(log, err)
 	}
 	return replicate.LogState{Manifest: info.Manifest, Checkpoint: info.Checkpoint, Leaves: info.Leaves, Held: info.Held}, nil
 }
@@ -45,11 +45,11 @@ func (s sessionStore) OfferCheckpoint(m *merklelog.Manifest, cp merklelog.Checkp
 		s.b.events.repeat(admin.Event{Kind: admin.EventForked, Account: &cert.Account, Device: &cert.Device,
 			Detail: "the device signed two histories of this log"}, cp.Log)
 	}
-	return s.known(err)
+	return s.known(cp.Log, err)
 }
 
 func (s sessionStore) AppendLeaves(log merklelog.LogID, b merklelog.Batch) error {
-	return s.known(s.b.store.AppendLeaves(log, b))
+	return s.known(log, s.b.store.AppendLeaves(log, b))
 }
 
 func (s sessionStore) Leaves(log merklelog.LogID, first uint64, n int) ([]merklelog.Leaf, error) {
@@ -61,7 +61,7 @@ func (s sessionStore) Leaves(log merklelog.LogID, first uint64, n int) ([]merkle
 			return leaves, nil // the log ends here
 		}
 		if err != nil {
-			return nil, s.known(err)
+			return nil, s.known(log, err)
 		}
 		if len(part) == 0 {
 			break
@@ -73,25 +73,11 @@ func (s sessionStore) Leaves(log merklelog.LogID, first uint64, n int) ([]merkle
 
 func (s sessionStore) Missing(log merklelog.LogID, from uint64, max int) ([]merklelog.Range, error) {
 	r, err := s.b.store.Missing(log, from, max)
-	return r, s.known(err)
+	return r, s.known(log, err)
 }
 
 func (s sessionStore) PutBlock(ctx context.Context, log merklelog.LogID, index uint64, block []byte) error {
-	err := s.b.store.PutBlock(ctx, log, index, block)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, replica.ErrQuota), errors.Is(err, replica.ErrNotAdmitted):
-		s.b.metrics.quotaRefused.Inc()
-		ev := admin.Event{Kind: admin.EventFull, Detail: "new data was refused; what is here stays"}
-		if info, err := s.b.store.Log(log); err == nil {
-			ev.Account = &info.Account
-		}
-		s.b.events.repeat(ev, merklelog.LogID{})
-	case errors.Is(err, replica.ErrNoSpace):
-		s.b.events.repeat(admin.Event{Kind: admin.EventNoSpace, Detail: "new data was refused; what is here stays"}, merklelog.LogID{})
-	}
-	return s.known(err)
+	return s.known(log, s.b.store.PutBlock(ctx, log, index, block))
 }
 
 func (s sessionStore) Commit(ctx context.Context, log merklelog.LogID) (merklelog.Durable, error) {
@@ -100,7 +86,7 @@ func (s sessionStore) Commit(ctx context.Context, log merklelog.LogID) (merklelo
 	if err == nil {
 		s.b.metrics.commit.Observe(time.Since(start).Seconds())
 	}
-	return d, s.known(err)
+	return d, s.known(log, err)
 }
 
 func (s sessionStore) ReadBlock(log merklelog.LogID, index uint64, dst []byte) error {
@@ -108,17 +94,33 @@ func (s sessionStore) ReadBlock(log merklelog.LogID, index uint64, dst []byte) e
 	if err == nil && &block[0] != &dst[0] {
 		copy(dst, block)
 	}
-	s.b.noteDamage(err)
-	return s.known(err)
+	return s.known(log, err)
 }
 
 func (s sessionStore) Inclusion(log merklelog.LogID, index, size uint64) (merklelog.Proof, error) {
 	p, err := s.b.store.Inclusion(log, index, size)
-	return p, s.known(err)
+	return p, s.known(log, err)
 }
 
-// known makes the errors that a session tells apart of the store's.
-func (s sessionStore) known(err error) error {
+// known makes the errors that a session tells apart of the store's, and events
+// of those that an administrator should know.
+func (s sessionStore) known(log merklelog.LogID, err error) error {
+	const kept = "new data was refused; what is here stays"
+	if err == nil {
+		return nil
+	}
+	s.b.noteDamage(err)
+	switch {
+	case errors.Is(err, replica.ErrQuota), errors.Is(err, replica.ErrNotAdmitted):
+		s.b.metrics.quotaRefused.Inc()
+		ev := admin.Event{Kind: admin.EventFull, Detail: kept}
+		if info, err := s.b.store.Log(log); err == nil {
+			ev.Account = &info.Account
+		}
+		s.b.events.repeat(ev, merklelog.LogID{})
+	case errors.Is(err, replica.ErrNoSpace):
+		s.b.events.repeat(admin.Event{Kind: admin.EventNoSpace, Detail: kept}, merklelog.LogID{})
+	}
 	switch {
 	case errors.Is(err, replica.ErrUnknownLog):
 		return fmt.Errorf("%w: %w", replicate.ErrUnknownLog, err)

@@ -83,9 +83,10 @@ type Options struct {
 
 // Dir is an open data directory. Its methods are not for concurrent use.
 type Dir struct {
-	path string
-	root *os.Root
-	lock *os.File
+	path     string
+	root     *os.Root
+	lock     *os.File
+	readOnly bool // the file system is; nothing can be changed
 }
 
 // Open locks the directory at path and checks its format. It returns an
@@ -146,7 +147,8 @@ func (d *Dir) Close() error {
 	if d.lock != nil {
 		// The file stays: removing it would let two processes lock two files of
 		// one name.
-		err = errors.Join(d.lock.Truncate(0), d.lock.Close())
+		d.lock.Truncate(0)
+		err = d.lock.Close()
 	}
 	return errors.Join(err, d.root.Close())
 }
@@ -206,6 +208,9 @@ func (d *Dir) checkEmpty() error {
 }
 
 func (d *Dir) removeUnfinished() error {
+	if d.readOnly {
+		return nil
+	}
 	for _, name := range []string{formatName, identityName, pictureName, textName} {
 		if err := d.root.Remove(name + tmpSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("datadir: removing an unfinished file: %w", err)
@@ -216,6 +221,11 @@ func (d *Dir) removeUnfinished() error {
 
 func (d *Dir) takeLock(holder string) error {
 	f, err := d.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, syscall.EROFS) {
+		// A dying disk is mounted read-only. What is on it can still be served.
+		d.readOnly = true
+		f, err = d.root.Open(lockName)
+	}
 	if err != nil {
 		return fmt.Errorf("datadir: opening the lock: %w", err)
 	}
@@ -228,11 +238,9 @@ func (d *Dir) takeLock(holder string) error {
 		return &InUseError{Path: d.path, Holder: strings.ToValidUTF8(strings.TrimSpace(string(who)), "?")}
 	}
 	d.lock = f
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("datadir: writing the lock: %w", err)
-	}
-	if _, err := fmt.Fprintf(f, "%s (pid %d)\n", holder, os.Getpid()); err != nil {
-		return fmt.Errorf("datadir: writing the lock: %w", err)
+	// Who holds it is a courtesy, which a full disk must not stop.
+	if f.Truncate(0) == nil {
+		fmt.Fprintf(f, "%s (pid %d)\n", holder, os.Getpid())
 	}
 	return nil
 }
@@ -280,6 +288,9 @@ func (d *Dir) write(name string, data []byte, mode fs.FileMode) (err error) {
 
 // remove deletes a file durably; one that is not there is fine.
 func (d *Dir) remove(name string) error {
+	if d.readOnly {
+		return nil // it is of no use any more, and stays
+	}
 	if err := d.root.Remove(name); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil

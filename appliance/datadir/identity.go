@@ -189,8 +189,10 @@ func (d *Dir) Identity() (*Identity, *Provision, error) {
 			return nil, nil, fmt.Errorf("datadir: %s already has an identity, and the provisioning file holds another; remove the file %q", d.path, provisionName)
 		}
 		// Somebody may have copied the directory without its modes.
-		if err := d.root.Chmod(identityName, 0o600); err != nil {
-			return nil, nil, fmt.Errorf("datadir: protecting the identity: %w", err)
+		if info, err := d.root.Stat(identityName); err == nil && info.Mode().Perm()&0o077 != 0 && !d.readOnly {
+			if err := d.root.Chmod(identityName, 0o600); err != nil {
+				return nil, nil, fmt.Errorf("datadir: protecting the identity: %w", err)
+			}
 		}
 		return id, p, nil
 	}

@@ -29,22 +29,25 @@ type process struct {
 	http   string
 	code   string
 	key    noiseconn.StaticPublic
+	killed bool
 }
 
-// startRelease builds the program as a release is built and runs it.
-func startRelease(t testing.TB) *process {
+// buildRelease builds the program as a release is built.
+func buildRelease(t testing.TB) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("builds the program and needs some time")
-	}
 	bin := filepath.Join(t.TempDir(), "coboxd")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
-	p := &process{t: t, cmd: exec.Command(bin, "run", "--json", "--data", filepath.Join(t.TempDir(), "box"),
-		"--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")}
+	return bin
+}
+
+// startProcess runs the program until the test ends.
+func startProcess(t testing.TB, bin, data string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(bin, "run", "--json", "--data", data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")}
 	p.cmd.Stderr = t.Output()
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -54,6 +57,9 @@ func startRelease(t testing.TB) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if p.killed {
+			return
+		}
 		p.cmd.Process.Signal(syscall.SIGTERM)
 		if err := p.cmd.Wait(); err != nil {
 			t.Errorf("coboxd: %v", err)
@@ -68,6 +74,26 @@ func startRelease(t testing.TB) *process {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// startRelease runs a new box.
+func startRelease(t testing.TB) *process {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the program and needs some time")
+	}
+	return startProcess(t, buildRelease(t), filepath.Join(t.TempDir(), "box"))
+}
+
+// kill ends the process as a power cut would, but for what the system has
+// cached.
+func (p *process) kill() {
+	p.t.Helper()
+	p.killed = true
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd.Wait()
 }
 
 // proc reads one number of a file below /proc.
