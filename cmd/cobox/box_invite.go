@@ -75,7 +75,7 @@ func (a *app) boxInviteCommand(box *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				e := inviteEvent{Box: boxID(l.box), BoxName: l.box.Name, ID: inv.Invite.ID, Code: inv.Code, Quota: inv.Invite.Quota, Expires: inv.Invite.Remaining / 1000, Picture: out}
+				e := inviteEvent{Box: boxID(l.box), BoxName: l.box.Name, ID: inv.Invite.ID, Code: inv.Code, Quota: inv.Invite.Quota, Expires: (inv.Invite.Remaining + 999) / 1000, Picture: out}
 				qr, err := pairing.Draw(inv.Code)
 				if err != nil {
 					return fmt.Errorf("the box's invite makes no sense: %w", err)

@@ -68,7 +68,7 @@ type openInviteEvent struct {
 }
 
 func newOpenInviteEvent(i *admin.Invite) openInviteEvent {
-	return openInviteEvent{i.ID, i.Name, i.Quota, i.State, unixTime(i.Created), i.Remaining / 1000, i.UsedBy}
+	return openInviteEvent{i.ID, i.Name, i.Quota, i.State, unixTime(i.Created), (i.Remaining + 999) / 1000, i.UsedBy}
 }
 
 func (openInviteEvent) Type() string { return "invite" }

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
+	"cobox/netlink/noiseconn"
 	"cobox/netlink/replicate"
 	"cobox/storage/archive/spool"
 	"cobox/storage/merklelog"
@@ -189,7 +191,7 @@ func (d *delivery) wait(ctx context.Context, own *spool.Spool, size uint64, lost
 	var wg sync.WaitGroup
 	for _, l := range d.s.fleet.links {
 		wg.Go(func() {
-			r, err := d.waitBox(ctx, l, own.ID(), size, lost)
+			r, err := d.waitBox(ctx, l, own, size, lost)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -214,12 +216,12 @@ func (d *delivery) wait(ctx context.Context, own *spool.Spool, size uint64, lost
 	}
 }
 
-func (d *delivery) waitBox(ctx context.Context, l *link, log merklelog.LogID, size uint64, lost []merklelog.Range) (*replicate.Receipt, error) {
+func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size uint64, lost []merklelog.Range) (*replicate.Receipt, error) {
 	var deadline <-chan time.Time
 	for {
 		d.mu.Lock()
 		b, changed := d.boxes[l], d.changed
-		offer, refused := b.offers[log], b.err
+		offer, refused := b.offers[own.ID()], b.err
 		d.mu.Unlock()
 		if refused != nil {
 			return nil, refused
@@ -227,6 +229,12 @@ func (d *delivery) waitBox(ctx context.Context, l *link, log merklelog.LogID, si
 		if offer != nil {
 			deadline = nil
 			r, err := offer.WaitReceipt(ctx, size)
+			// What is told to the user is on record here: watch may come later.
+			if p, _ := offer.Progress(); p.Receipt != nil {
+				if err := own.Receipted(spoolReceipt(l.box, &p)); err != nil {
+					return nil, fmt.Errorf("storing the receipt: %w", err)
+				}
+			}
 			var holes *replicate.HolesError
 			switch {
 			case err == nil:
@@ -334,10 +342,17 @@ func (r *relay) elsewhere() bool {
 func notDelivered(failed map[*link]error, waiting uint64) error {
 	var errs []error
 	for l, err := range failed {
+		var no *replicate.Error
+		if errors.As(err, &no) && isRefusal(no.Code) {
+			return refusal(l.box.Name, no)
+		}
 		errs = append(errs, &ui.Failure{What: ui.Printable(l.box.Name), Err: err})
 	}
 	f := &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable", Err: errors.Join(errs...),
 		Hint: "The backup is complete and kept on this computer (" + ui.Bytes(waiting) + "); it is sent with the next backup that reaches a box."}
+	if errors.Is(f.Err, noiseconn.ErrNoAnswer) {
+		f.Hint += "\n" + hangUpHint
+	}
 	if len(failed) == 0 {
 		f.What = "this device is paired with no box"
 		f.Hint = "The backup is complete and kept on this computer; pair a box with 'cobox pair' and run it again."

@@ -10,6 +10,7 @@ import (
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/replicate"
+	"cobox/storage/archive/fstree"
 	"cobox/storage/archive/spool"
 	"cobox/storage/seal"
 )
@@ -46,6 +47,8 @@ func explain(err error) *ui.Failure {
 	case errors.Is(err, spool.ErrSpoolFull):
 		return &ui.Failure{Exit: ui.ExitNoBox, Code: "spool_full", What: "no box is reachable and the space for backups that wait on this computer is used up",
 			Hint: "Bring a box into reach and run the backup again: it goes on where it stopped."}
+	case errors.Is(err, fstree.ErrNotEmpty):
+		return fail("not_empty", "the target is not empty", "Give --overwrite always, if-changed or never, or a new folder.")
 	case errors.Is(err, syscall.ENOSPC):
 		return &ui.Failure{Exit: ui.ExitFailed, Code: "disk_full", What: "the disk of this computer is full", Err: err, Hint: "Make room and run this again: it goes on where it stopped."}
 	case errors.Is(err, fs.ErrPermission):
@@ -68,6 +71,16 @@ func rootCause(err error) error {
 		}
 		err = next
 	}
+}
+
+// isRefusal reports whether a box that answers so takes nothing however often
+// it is asked.
+func isRefusal(c replicate.Code) bool {
+	switch c {
+	case replicate.CodeQuota, replicate.CodeNoSpace, replicate.CodeReadOnly, replicate.CodeNotAllowed, replicate.CodeFrozen:
+		return true
+	}
+	return false
 }
 
 // refusal explains a no of a box.

@@ -147,8 +147,8 @@ func (f *fleet) unreachable() error {
 		}
 		l.mu.Unlock()
 	}
-	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable", Err: errors.Join(errs...),
-		Hint: "Is the box on, and on this network? 'cobox boxes' shows the addresses that are tried."}
+	err := errors.Join(errs...)
+	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable", Err: err, Hint: unreachableHint(err)}
 }
 
 // now returns the session, and a channel that is closed when it changes.
@@ -175,8 +175,14 @@ func (l *link) wait(ctx context.Context) error {
 }
 
 func unreachableBox(name string, err error) error {
-	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: fmt.Sprintf("box %q is not reachable", name), Err: err,
-		Hint: "Is it on, and on this network? 'cobox boxes' shows the addresses that are tried."}
+	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: fmt.Sprintf("box %q is not reachable", name), Err: err, Hint: unreachableHint(err)}
+}
+
+func unreachableHint(err error) string {
+	if errors.Is(err, noiseconn.ErrNoAnswer) {
+		return hangUpHint
+	}
+	return "Is it on, and on this network? 'cobox boxes' shows the addresses that are tried."
 }
 
 // run dials, and dials again while the fleet keeps its links.

@@ -13,6 +13,7 @@ type fileEvent struct {
 }
 
 func (fileEvent) Type() string { return "file_error" }
+func (fileEvent) Problem()     {}
 func (e fileEvent) Text() string {
 	return "! " + ui.Printable(e.Name.Text) + ": " + e.Message
 }

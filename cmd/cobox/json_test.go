@@ -55,7 +55,7 @@ func samples() []sample {
 		{"space", spaceStatus{"default", 1, 2, 131072}},
 		{"summary of status", statusSummary{acct.String(), acct.Fingerprint(), "laptop", 2, 1, 131072}},
 		{"summary of backup", backupSummary{key, "default", true, 1, 2, 3, 4, 5, 6, 7, 8, 9, 1.5, []backupBox{{key, "shelf", 10, other}}}},
-		{"snapshot", snapshotEvent{key, at, "laptop", "ana", []ui.Name{ui.NameOf("/home/ana"), notUTF8}, []string{"weekly"}, 1, 2, 3, 4, 5}},
+		{"snapshot", snapshotEvent{key[:32], at, "laptop", "ana", []ui.Name{ui.NameOf("/home/ana"), notUTF8}, []string{"weekly"}, 1, 2, 3, 4, 5}},
 		{"summary of snapshots", snapshotsSummary{"default", 3}},
 		{"entry", entryEvent{notUTF8, "symlink", "0777", 1000, 100, "ana", "users", 5, at, &notUTF8, "for people"}},
 		{"summary of ls", lsSummary{key, 2, 3}},

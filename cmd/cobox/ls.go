@@ -64,7 +64,9 @@ func (a *app) lsCommand() *cobra.Command {
 			}
 			path := "/"
 			if len(args) == 1 {
-				path = args[0]
+				if path, err = sel.path(cmd.Context(), r.archive, snap, args[0]); err != nil {
+					return err
+				}
 			}
 			sum := lsSummary{Snapshot: snap.ID.String()}
 			err = r.archive.Ls(cmd.Context(), snap, path, recursive, func(e archive.Entry) error {

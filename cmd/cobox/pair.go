@@ -101,10 +101,24 @@ func looksLikeFile(s string) bool {
 }
 
 func codeFailure(err error, what string) error {
+	// What is wrong says more to a person than where it was found.
+	for _, known := range []error{
+		pairing.ErrNoQR, pairing.ErrNotPicture, pairing.ErrPictureTooLarge,
+		pairing.ErrNotCoBox, pairing.ErrNewer, pairing.ErrTruncated, pairing.ErrDamaged,
+	} {
+		if errors.Is(err, known) {
+			err = known
+			break
+		}
+	}
 	f := &ui.Failure{Exit: ui.ExitFailed, Code: "bad_code", What: "cannot use " + what, Err: err}
 	switch {
 	case errors.Is(err, pairing.ErrNoQR):
 		f.Code, f.Hint = "no_qr", "Take the photo again: the whole code, sharp, in good light, filling most of the picture. Or type its text."
+	case errors.Is(err, pairing.ErrNotPicture):
+		f.Code, f.Hint = "picture", "Give a photo or screenshot as PNG or JPEG, or the text of the code."
+	case errors.Is(err, pairing.ErrPictureTooLarge):
+		f.Code, f.Hint = "picture", "Make the picture smaller, or cut it to the code."
 	case errors.Is(err, pairing.ErrNotCoBox):
 		f.Code, f.Hint = "not_cobox", "Scan the code that the box shows, or the one of an invite or recovery sheet."
 	case errors.Is(err, pairing.ErrNewer):
@@ -231,7 +245,7 @@ func pairFailure(ctx context.Context, err error, addresses []string) error {
 		return f
 	}
 	if errors.Is(err, noiseconn.ErrNoAnswer) || errors.Is(err, noiseconn.ErrBadAnswer) {
-		return &ui.Failure{Exit: ui.ExitFailed, Code: "wrong_secret", What: "the box hung up: it does not know this code", Err: err,
+		return &ui.Failure{Exit: ui.ExitFailed, Code: "wrong_secret", What: "the box hung up: it does not know this code",
 			Hint: "The code may be of another box at this address, cancelled, or too many attempts were made in the last minute.\nScan the code that the box shows now ('coboxd qr'), or ask for a new invite."}
 	}
 	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "the box is not reachable at " + strings.Join(addresses, " or "), Err: err,

@@ -186,7 +186,7 @@ func noRecovery(err error) error {
 		Hint: "Is the box on, and on this network? Give its address with --address HOST:PORT if it has changed."}
 	if errors.Is(err, noiseconn.ErrNoAnswer) || errors.Is(err, noiseconn.ErrBadAnswer) {
 		f.Exit, f.Code = ui.ExitFailed, "wrong_phrase"
-		f.What = "the box does not know the account of this phrase"
+		f.What, f.Err = "the box does not know the account of this phrase", nil
 		f.Hint = "Compare the words with what you wrote down: a phrase of another account is a valid one, too.\nOr was this account never a member of this box, or removed from it?"
 	}
 	return f

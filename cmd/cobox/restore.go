@@ -97,6 +97,9 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, paths []string) erro
 	}
 	switch f.overwrite {
 	case "":
+		if f.inPlace {
+			o.Overwrite = archive.OverwriteIfChanged
+		}
 	case "always":
 		o.Overwrite = archive.OverwriteAlways
 	case "if-changed":
@@ -113,6 +116,11 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, paths []string) erro
 	defer r.close()
 	if o.Snapshot, err = f.find(ctx, r.archive); err != nil {
 		return err
+	}
+	for i := range o.Paths {
+		if o.Paths[i], err = f.path(ctx, r.archive, o.Snapshot, o.Paths[i]); err != nil {
+			return err
+		}
 	}
 	hooks, done := a.hooks("Restoring")
 	o.Hooks = hooks

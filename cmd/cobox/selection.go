@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +26,22 @@ func (s *selection) flags(c *cobra.Command) {
 	c.Flags().StringVar(&s.snapshot, "snapshot", "latest", "snapshot: an id, latest, or a time such as 2026-05-01 or 2026-05-01T12:30")
 	c.Flags().StringVar(&s.host, "host", "", "only snapshots of this computer")
 	c.Flags().StringArrayVar(&s.tags, "tag", nil, "only snapshots with this tag (repeatable)")
+}
+
+// path finds what a path on the command line means in the snapshot: relative
+// ones are relative to the current folder.
+func (s *selection) path(ctx context.Context, a *archive.Archive, snap archive.Snapshot, p string) (string, error) {
+	abs, err := filepath.Abs(p)
+	if err != nil {
+		return "", err
+	}
+	found := errors.New("found")
+	err = a.Ls(ctx, snap, filepath.ToSlash(abs), false, func(archive.Entry) error { return found })
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", &ui.Failure{Exit: ui.ExitFailed, Code: "no_path", What: fmt.Sprintf("snapshot %s has no %s", snap.ID.Short(), ui.Printable(abs)),
+			Hint: "See 'cobox ls' for what it has."}
+	}
+	return abs, ctx.Err() // whoever uses the path says what else is wrong with it
 }
 
 func (s *selection) find(ctx context.Context, a *archive.Archive) (archive.Snapshot, error) {

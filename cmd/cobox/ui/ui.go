@@ -28,15 +28,22 @@ const Version = 1
 type Event interface {
 	// Type is the value of "type" in JSON.
 	Type() string
-	// Text is what a person reads on standard output; empty for nothing.
+	// Text is what a person reads; empty for nothing.
 	Text() string
+}
+
+// A Problem is an event that people read on standard error, apart from what
+// they asked for.
+type Problem interface {
+	Event
+	Problem()
 }
 
 // UI writes events. Methods may be called from several goroutines.
 type UI struct {
 	json bool
 	out  io.Writer // events
-	err  io.Writer // progress and failures in text form
+	err  io.Writer // progress, problems and failures in text form
 	tty  bool      // err is a terminal
 	in   *os.File
 
@@ -70,7 +77,11 @@ func (u *UI) Emit(e Event) {
 	}
 	if text := e.Text(); text != "" {
 		u.clearLine()
-		fmt.Fprintln(u.out, strings.TrimSuffix(text, "\n"))
+		out := u.out
+		if _, problem := e.(Problem); problem {
+			out = u.err
+		}
+		fmt.Fprintln(out, strings.TrimSuffix(text, "\n"))
 	}
 }
 
@@ -140,6 +151,9 @@ type Warning struct {
 
 func (Warning) Type() string   { return "warning" }
 func (w Warning) Text() string { return "warning: " + w.Message }
+
+// Problem implements Problem.
+func (Warning) Problem() {}
 
 // Warnf emits a Warning.
 func (u *UI) Warnf(format string, args ...any) { u.Emit(Warning{fmt.Sprintf(format, args...)}) }

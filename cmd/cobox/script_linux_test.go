@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"cobox": coboxMain})
+}
+
+// exitLeak is the exit code of a cobox that has left goroutines behind.
+const exitLeak = 99
+
+// coboxMain is main, and looks for leaks behind it.
+func coboxMain() {
+	code := run(os.Args[1:])
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, "LEAK:", err)
+		os.Exit(exitLeak)
+	}
+	os.Exit(code)
+}
+
+// TestScripts runs the scripts of testdata/script. They drive the real
+// programs, cobox and coboxd, as processes of their own that talk over
+// loopback. A name that begins with slow_ is left out of a short run.
+func TestScripts(t *testing.T) {
+	scripts, err := filepath.Glob(filepath.Join("testdata", "script", "*.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var chosen []string
+	for _, s := range scripts {
+		if !testing.Short() || !strings.HasPrefix(filepath.Base(s), "slow_") {
+			chosen = append(chosen, s)
+		}
+	}
+	bin := buildBox(t)
+	testscript.Run(t, testscript.Params{
+		Files: chosen,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+string(filepath.ListSeparator)+e.Getenv("PATH"))
+			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
+			e.Setenv("COBOX_HOME", filepath.Join(e.WorkDir, "device"))
+			e.Setenv("TZ", "UTC")
+			for _, name := range []string{"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"} {
+				e.Setenv(name, "")
+			}
+			boxes := &boxes{list: map[string]*box{}}
+			e.Values[boxesKey{}] = boxes
+			e.Defer(boxes.end)
+			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o755)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"box": boxCmd, "metric": metricCmd, "code": codeCmd, "json": jsonCmd, "capture": captureCmd,
+			"tree": treeCmd, "edit": editCmd, "same": sameCmd, "special": specialCmd, "names": namesCmd,
+			"mode": modeCmd, "chtime": chtimeCmd, "alloc": allocCmd, "picture": pictureCmd,
+			"meanwhile": meanwhileCmd, "killed": killedCmd, "withlock": withLockCmd, "terminal": terminalCmd,
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+// buildBox builds coboxd, whose package cannot be imported, and returns the
+// folder that it is in.
+func buildBox(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	args := []string{"build", "-o", dir + string(filepath.Separator)}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	out, err := exec.Command("go", append(args, "cobox/cmd/coboxd")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("building coboxd: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// atMost is how long a script waits for anything.
+const atMost = 60 * time.Second
+
+// boxes are the boxes of one script.
+type boxes struct{ list map[string]*box }
+
+type boxesKey struct{}
+
+// box is a box in a process of its own. Its addresses stay the same when it is
+// started again.
+type box struct {
+	name, data, log string
+	listen, http    string
+	cmd             *exec.Cmd
+	exited          chan struct{}
+}
+
+func boxOf(ts *testscript.TestScript, name string) *box {
+	b := ts.Value(boxesKey{}).(*boxes).list[name]
+	if b == nil {
+		ts.Fatalf("there is no box %q", name)
+	}
+	return b
+}
+
+// box start NAME [FLAG...]: starts the box whose data lies in $WORK/NAME and
+// waits until it serves. NAME_addr and NAME_http are its addresses.
+// box kill NAME: SIGKILL.
+// box stop NAME: SIGTERM; it must end with code 0.
+func boxCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: box start|kill|stop NAME [FLAG...]")
+	}
+	name := args[1]
+	all := ts.Value(boxesKey{}).(*boxes)
+	switch args[0] {
+	case "start":
+		b := all.list[name]
+		if b == nil {
+			b = &box{name: name, data: ts.MkAbs(name), log: ts.MkAbs(name + ".log"), listen: freePort(ts), http: freePort(ts)}
+			all.list[name] = b
+			ts.Setenv(name+"_addr", b.listen)
+			ts.Setenv(name+"_http", b.http)
+		}
+		ts.Check(b.start(ts, args[2:]))
+	case "kill":
+		b := boxOf(ts, name)
+		ts.Check(b.cmd.Process.Kill())
+		<-b.exited
+	case "stop":
+		b := boxOf(ts, name)
+		ts.Check(b.cmd.Process.Signal(syscall.SIGTERM))
+		select {
+		case <-b.exited:
+		case <-time.After(atMost):
+			ts.Fatalf("box %s does not stop", name)
+		}
+		if code := b.cmd.ProcessState.ExitCode(); code != 0 {
+			ts.Fatalf("box %s ended with code %d\n%s", name, code, ts.ReadFile(b.log))
+		}
+	default:
+		ts.Fatalf("box cannot %s", args[0])
+	}
+	if err := all.broken(); err != nil {
+		ts.Fatalf("%v", err)
+	}
+}
+
+func freePort(ts *testscript.TestScript) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (b *box) start(ts *testscript.TestScript, flags []string) error {
+	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "coboxd"))
+	if err != nil {
+		return err
+	}
+	b.cmd = exec.Command(path, append([]string{"run", "--data", b.data, "--listen", b.listen, "--http", b.http, "--name", b.name}, flags...)...)
+	b.cmd.Stdout, b.cmd.Stderr = log, log
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
+	if err := b.cmd.Start(); err != nil {
+		return err
+	}
+	b.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait()
+		close(exited)
+	}(b.cmd, b.exited)
+	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		select {
+		case <-b.exited:
+			return fmt.Errorf("box %s ended: %v\n%s", b.name, b.cmd.ProcessState, ts.ReadFile(b.log))
+		default:
+		}
+		resp, err := http.Get("http://" + b.http + "/healthz")
+		if err != nil {
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return nil
+		}
+	}
+	return fmt.Errorf("box %s does not become healthy\n%s", b.name, ts.ReadFile(b.log))
+}
+
+// broken reports what no box may ever write to its log.
+func (all *boxes) broken() error {
+	for _, b := range all.list {
+		log, err := os.ReadFile(b.log)
+		if err != nil {
+			return err
+		}
+		for _, bad := range []string{"panic:", "DATA RACE", "fatal error:"} {
+			if bytes.Contains(log, []byte(bad)) {
+				return fmt.Errorf("box %s: %s\n%s", b.name, bad, log)
+			}
+		}
+	}
+	return nil
+}
+
+// end kills what still runs when a script has ended.
+func (all *boxes) end() {
+	for _, b := range all.list {
+		if b.cmd != nil && b.cmd.Process != nil {
+			_ = b.cmd.Process.Kill()
+			<-b.exited
+		}
+	}
+	if err := all.broken(); err != nil {
+		panic(err)
+	}
+}
+
+// code N PROGRAM ARG...: runs the program, which must end with code N. What it
+// writes can be looked at as after exec.
+func codeCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N PROGRAM ARG...")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("%s ended with code %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
