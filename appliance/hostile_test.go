@@ -219,6 +219,9 @@ func TestHostileNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := l.PeerHello(ctx); err != nil {
+		t.Fatal(err)
+	}
 	l.Close()
 	p.mu.Lock()
 	first := append([]byte(nil), p.sent...)
