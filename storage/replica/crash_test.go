@@ -77,7 +77,8 @@ type history struct {
 
 	hookRng *rand.Rand // under mu
 	every   int        // one power cut in so many file operations
-	stride  uint64     // how much a log grows at most at a time
+	cache   int64
+	stride  uint64 // how much a log grows at most at a time
 	mem     *vfs.MemFS
 	s       *Store
 }
@@ -92,6 +93,7 @@ func newHistory(seed uint64, tune tuning) *history {
 		mem:     vfs.NewCrashableMem(),
 		every:   40,
 		stride:  12,
+		cache:   1 << 20,
 	}
 	h.tune.smallRun = 1 + h.rng.IntN(3)
 	h.tune.tableSize = (3 + h.rng.IntN(6)) * merklelog.BlockSize
@@ -108,7 +110,7 @@ func (h *history) options(fs vfs.FS) Options {
 		Fatal:     func(err error) { panic(err) },
 		// Small, so that flushes and compactions happen too.
 		MemTableBytes: 256 << 10,
-		CacheBytes:    1 << 20,
+		CacheBytes:    h.cache,
 		tune:          h.tune,
 	}
 	return o

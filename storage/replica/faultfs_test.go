@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -19,6 +20,9 @@ type faultFS struct {
 	ops     atomic.Int64
 	hit     atomic.Bool
 	same    atomic.Bool // persist makes no difference: the operation reads
+
+	mu    sync.Mutex
+	files []*faultFile
 }
 
 // fault decides about an operation: whether it happens and what it returns.
@@ -58,7 +62,29 @@ func (f *faultFS) file(write bool, open func() (vfs.File, error)) (vfs.File, err
 		file.Close()
 		return nil, err
 	}
-	return &faultFile{file, f}, nil
+	ff := &faultFile{f: f}
+	ff.file.Store(&file)
+	f.mu.Lock()
+	f.files = append(f.files, ff)
+	f.mu.Unlock()
+	return ff, nil
+}
+
+// forget lets go of all files, for a store that ended in the middle of
+// something and is never closed would keep them for ever.
+func (f *faultFS) forget() {
+	f.FS.RemoveAll("box")
+	if d, err := f.FS.OpenDir(""); err == nil {
+		d.Sync() // what was synced before is remembered until then
+		d.Close()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, ff := range f.files {
+		empty := vfs.NewMemFile(nil)
+		ff.file.Store(&empty)
+	}
+	f.files = nil
 }
 
 func (f *faultFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
@@ -128,9 +154,15 @@ func (f *faultFS) Stat(name string) (i vfs.FileInfo, err error) {
 func (f *faultFS) Unwrap() vfs.FS { return f.FS }
 
 type faultFile struct {
-	vfs.File
-	f *faultFS
+	f    *faultFS
+	file atomic.Pointer[vfs.File]
 }
+
+func (f *faultFile) get() vfs.File                    { return *f.file.Load() }
+func (f *faultFile) Preallocate(at, n int64) error    { return f.get().Preallocate(at, n) }
+func (f *faultFile) SyncTo(n int64) (bool, error)     { return f.get().SyncTo(n) }
+func (f *faultFile) Prefetch(at int64, n int64) error { return f.get().Prefetch(at, n) }
+func (f *faultFile) Fd() uintptr                      { return f.get().Fd() }
 
 // io runs an operation on n bytes.
 func (f *faultFile) io(write bool, op func() (int, error)) (n int, err error) {
@@ -146,28 +178,28 @@ func (f *faultFile) io(write bool, op func() (int, error)) (n int, err error) {
 }
 
 func (f *faultFile) Read(p []byte) (int, error) {
-	return f.io(false, func() (int, error) { return f.File.Read(p) })
+	return f.io(false, func() (int, error) { return f.get().Read(p) })
 }
 
 func (f *faultFile) ReadAt(p []byte, at int64) (int, error) {
-	return f.io(false, func() (int, error) { return f.File.ReadAt(p, at) })
+	return f.io(false, func() (int, error) { return f.get().ReadAt(p, at) })
 }
 
 func (f *faultFile) Write(p []byte) (int, error) {
-	return f.io(true, func() (int, error) { return f.File.Write(p) })
+	return f.io(true, func() (int, error) { return f.get().Write(p) })
 }
 
 func (f *faultFile) WriteAt(p []byte, at int64) (int, error) {
-	return f.io(true, func() (int, error) { return f.File.WriteAt(p, at) })
+	return f.io(true, func() (int, error) { return f.get().WriteAt(p, at) })
 }
 
-func (f *faultFile) Sync() error     { return f.f.do(true, f.File.Sync) }
-func (f *faultFile) SyncData() error { return f.f.do(true, f.File.SyncData) }
+func (f *faultFile) Sync() error     { return f.f.do(true, f.get().Sync) }
+func (f *faultFile) SyncData() error { return f.f.do(true, f.get().SyncData) }
 
 func (f *faultFile) Close() error {
 	// A file is closed whatever close says.
 	_, err := f.f.fault(true)
-	if e := f.File.Close(); e != nil {
+	if e := f.get().Close(); e != nil {
 		return e
 	}
 	return err
@@ -175,7 +207,7 @@ func (f *faultFile) Close() error {
 
 func (f *faultFile) Stat() (i vfs.FileInfo, err error) {
 	err = f.f.do(false, func() (err error) {
-		i, err = f.File.Stat()
+		i, err = f.get().Stat()
 		return err
 	})
 	return i, err

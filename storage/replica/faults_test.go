@@ -22,6 +22,7 @@ func faultLife(at int64, persist bool) (*history, *faultFS) {
 	h.tune.idle = time.Hour
 	h.every = 1 << 62
 	h.stride = 2
+	h.cache = 64 << 10
 	return h, &faultFS{FS: h.mem, at: at, persist: persist}
 }
 
@@ -102,6 +103,7 @@ func runFault(at int64, persist bool) (died bool, err error) {
 		// The process ends. Whatever goroutines are left wait for ever.
 		died = true
 		h.mu.Lock() // nothing more is owed from here on
+		defer fs.forget()
 	case <-time.After(2 * time.Minute):
 		return false, errors.New("hangs")
 	}

@@ -31,20 +31,20 @@ type logState struct {
 	mu       sync.Mutex
 	cp       merklelog.Checkpoint
 	frontier merklelog.Frontier
-	tail     []merklelog.Leaf    // of the last tile, as long as it is not full
-	fork     *merklelog.Fork     // a frozen log's evidence
-	bad      error               // why nothing of the log may be receipted
-	synced   progress            // what is known to be on the disk
-	removed  bool                // RemoveLog was here
-	held     []merklelog.Range   // indexes that extents cover
-	dropped  []merklelog.Range   // indexes deleted on purpose
-	pending  map[uint64]bool     // indexes taken in and not yet indexed; false while PutBlock is at it
-	taken    sync.Cond           // a value in pending became true, or went away
-	last     *intake             // the newest that took in a block of this log
-	tile     uint64              // number of the cached leaf tile
-	leaves   []merklelog.Leaf    // the cached leaf tile; nil if none
-	ext      extent              // the extent last read from; count 0 if none
-	tree     *merklelog.Tree     // nil until the first proof
+	tail     []merklelog.Leaf  // of the last tile, as long as it is not full
+	fork     *merklelog.Fork   // a frozen log's evidence
+	bad      error             // why nothing of the log may be receipted
+	synced   progress          // what is known to be on the disk
+	removed  bool              // RemoveLog was here
+	held     []merklelog.Range // indexes that extents cover
+	dropped  []merklelog.Range // indexes deleted on purpose
+	pending  map[uint64]bool   // indexes taken in and not yet indexed; false while PutBlock is at it
+	taken    sync.Cond         // a value in pending became true, or went away
+	last     *intake           // the newest that took in a block of this log
+	tile     uint64            // number of the cached leaf tile
+	leaves   []merklelog.Leaf  // the cached leaf tile; nil if none
+	ext      extent            // the extent last read from; count 0 if none
+	tree     *merklelog.Tree   // nil until the first proof
 }
 
 // progress is how far a log has come.
