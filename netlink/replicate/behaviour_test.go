@@ -3,6 +3,7 @@ package replicate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"testing"
@@ -201,6 +202,25 @@ func TestQuota(t *testing.T) {
 		}
 		if list, err := dev.Logs(t.Context(), testAccount("alice")); err != nil || len(list) != 1 {
 			t.Errorf("the session did not go on: %v", err)
+		}
+		stopPair(t, dev, srv)
+	})
+}
+
+// TestStoreIsDamaged does not blame the peer for what the store finds in itself.
+func TestStoreIsDamaged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newTestBox(newMemStore(), "alice")
+		box.store.put = func(_ merklelog.LogID, i uint64) error {
+			if i == 7 {
+				return fmt.Errorf("%w: leaf tile: %w", errDamaged, merklelog.ErrBlock)
+			}
+			return nil
+		}
+		dev, srv := startPair(t, deviceConfig(), box.config("alice"))
+		o := must(dev.Offer(NewTestLog("alice", "laptop", "log").Add(20)))
+		if _, err := o.WaitReceipt(t.Context(), 20); codeOf(err) != CodeDamaged {
+			t.Errorf("%v", err)
 		}
 		stopPair(t, dev, srv)
 	})

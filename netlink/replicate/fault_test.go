@@ -206,14 +206,14 @@ func TestStalledStore(t *testing.T) {
 // that sessions need, without that of the connections and the store.
 func TestInvariant10(t *testing.T) {
 	if testing.Short() {
-		t.Skip("moves 8 × 64 MiB")
+		t.Skip("moves 8 × 32 MiB")
 	}
 	store := newMemStore()
 	box := newTestBox(store, "alice")
 	limits := NewLimits(0)
 	var logs []*TestLog
 	for i := range 8 {
-		logs = append(logs, NewTestLog("alice", "laptop", string(rune('a'+i))).Add(1024))
+		logs = append(logs, NewTestLog("alice", "laptop", string(rune('a'+i))).Add(512))
 	}
 	cfg := box.config("alice")
 	cfg.Limits = limits
@@ -225,7 +225,7 @@ func TestInvariant10(t *testing.T) {
 	for _, log := range logs {
 		wg.Go(func() {
 			dev, srv := startPair(t, deviceConfig(), cfg)
-			if _, err := must(dev.Offer(log)).WaitReceipt(t.Context(), 1024); err != nil {
+			if _, err := must(dev.Offer(log)).WaitReceipt(t.Context(), 512); err != nil {
 				t.Error(err)
 			}
 			stopPair(t, dev, srv)

@@ -574,6 +574,8 @@ func (p *pull) fault(doing string, err error) {
 		s.send(message(merklelog.AppendFork(newMessage(kindFork, p.id), fork.Fork)).finish())
 		p.refuse(&Error{Code: CodeFrozen, Message: "the log was forked by its writer"})
 		return
+	case s.code(err) == CodeDamaged:
+		// The store's own fault, whatever it wraps.
 	case errors.Is(err, merklelog.ErrBlock), errors.Is(err, merklelog.ErrProof),
 		errors.Is(err, merklelog.ErrSignature), errors.Is(err, merklelog.ErrDiverged):
 		s.fail(violation(doing, err))

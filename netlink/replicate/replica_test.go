@@ -189,7 +189,7 @@ func link(t testing.TB, b *box) (*replicate.Session, func() error) {
 }
 
 func TestRealStore(t *testing.T) {
-	n := 1500
+	n := 700
 	if testing.Short() {
 		n = 300
 	}
