@@ -22,6 +22,17 @@ type cost struct {
 	written   int64 // bytes that the process sent to the disk; 0 if unknown
 }
 
+// procValue reads a number of the process, which is 0 where there is no /proc.
+func procValue(file, name string) (n int64) {
+	text, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			fmt.Sscan(rest, &n)
+		}
+	}
+	return n
+}
+
 func measure(fn func()) cost {
 	cpu := func() time.Duration {
 		var u syscall.Rusage
@@ -30,13 +41,7 @@ func measure(fn func()) cost {
 		}
 		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
-	written := func() (n int64) {
-		text, _ := os.ReadFile("/proc/self/io")
-		for line := range strings.Lines(string(text)) {
-			fmt.Sscanf(line, "write_bytes: %d", &n)
-		}
-		return n
-	}
+	written := func() int64 { return procValue("/proc/self/io", "write_bytes:") }
 	c, w, start := cpu(), written(), time.Now()
 	fn()
 	return cost{time.Since(start), cpu() - c, written() - w}
@@ -170,6 +175,7 @@ func BenchmarkIntake(b *testing.B) {
 		streams := newStreams(sessions, uint64(total/sessions))
 		b.Run(fmt.Sprint("sessions=", sessions), func(b *testing.B) {
 			var least, got cost
+			var peak int64
 			for b.Loop() {
 				c := measure(func() {
 					if err := floor(b.TempDir(), streams); err != nil {
@@ -178,6 +184,7 @@ func BenchmarkIntake(b *testing.B) {
 				})
 				least.cpu += c.cpu
 				least.wall += c.wall
+				os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // VmHWM begins anew
 				c = measure(func() {
 					s, err := Open(b.TempDir(), Options{FS: vfs.Default, NoBallast: true})
 					if err != nil {
@@ -199,6 +206,7 @@ func BenchmarkIntake(b *testing.B) {
 				got.cpu += c.cpu
 				got.wall += c.wall
 				got.written += c.written
+				peak = max(peak, procValue("/proc/self/status", "VmHWM:"))
 			}
 			gib := float64(b.N) * float64(total) * merklelog.BlockSize / (1 << 30)
 			b.ReportMetric(0, "ns/op")
@@ -207,6 +215,7 @@ func BenchmarkIntake(b *testing.B) {
 			b.ReportMetric(least.cpu.Seconds()/gib, "floor-cpu-s/GiB")
 			b.ReportMetric(got.cpu.Seconds()/least.cpu.Seconds(), "of-floor")
 			b.ReportMetric(float64(got.written)/(gib*(1<<30)), "write-amp")
+			b.ReportMetric(float64(peak)/1024, "peak-MiB") // also of what was left of the floor
 		})
 	}
 }
