@@ -17,13 +17,22 @@ import (
 	"cobox/storage/merklelog"
 )
 
-// cpu returns the CPU seconds that this process has used.
-func cpu() float64 {
+// usage is what this process has used of the CPU.
+type usage struct{ user, sys float64 }
+
+func cpu() usage {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
+		return usage{}
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+	return usage{time.Duration(u.Utime.Nano()).Seconds(), time.Duration(u.Stime.Nano()).Seconds()}
+}
+
+// report reports what was used since, for each GiB.
+func (before usage) report(b *testing.B, size int64) {
+	now := cpu()
+	b.ReportMetric((now.user-before.user)/float64(size)*gib, "user-s/GiB")
+	b.ReportMetric((now.sys-before.sys)/float64(size)*gib, "sys-s/GiB")
 }
 
 // benchTree returns the directory named by COBOX_BENCH_DIR, or makes a small
@@ -95,7 +104,7 @@ func BenchmarkBackup(b *testing.B) {
 		l.discard = true
 		before := cpu()
 		sum := s.backup(l, b.TempDir(), dir)
-		b.ReportMetric((cpu()-before)/float64(size)*gib, "cpu-s/GiB")
+		before.report(b, size)
 		b.ReportMetric(float64(sum.Blocks*merklelog.BlockSize)/1e6, "stored-MB")
 	}
 }
@@ -110,7 +119,7 @@ func BenchmarkUnchanged(b *testing.B) {
 	for b.Loop() {
 		before := cpu()
 		sum := s.backup(l, cache, dir)
-		b.ReportMetric(cpu()-before, "cpu-s")
+		before.report(b, gib)
 		if sum.Blocks != 1 || sum.Changed != 0 {
 			b.Fatalf("%+v", sum)
 		}
@@ -130,7 +139,7 @@ func BenchmarkRestore(b *testing.B) {
 		if err != nil || r.Failed > 0 {
 			b.Fatal(err, r)
 		}
-		b.ReportMetric((cpu()-before)/float64(size)*gib, "cpu-s/GiB")
+		before.report(b, size)
 		b.StopTimer()
 		os.RemoveAll(target)
 		b.StartTimer()
