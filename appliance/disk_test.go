@@ -110,7 +110,6 @@ func TestReadOnlyDisk(t *testing.T) {
 	if !status.ReadOnly {
 		t.Errorf("status %+v", status)
 	}
-	if err := l.Ask(ctx, admin.MethodInviteCreate, admin.InviteRequest{Quota: admin.Quota{Bytes: 1}}, nil); err == nil {
-		t.Error("a read-only box has made an invite")
-	}
+	wantCode(t, "an invite of a read-only box",
+		l.Ask(ctx, admin.MethodInviteCreate, admin.InviteRequest{Quota: admin.Quota{Bytes: 1}}, nil), replicate.CodeReadOnly)
 }

@@ -37,6 +37,7 @@ type events struct {
 	mu      sync.Mutex
 	next    uint64
 	oldest  uint64
+	last    admin.Kind // of the last run
 	repeats map[repeat]*repeated
 
 	tallyMu sync.Mutex
@@ -73,11 +74,23 @@ func openEvents(m *memory, log *slog.Logger) (*events, error) {
 			e.oldest, first = n, false
 		}
 		e.next = n + 1
+		if ev, err := admin.ParseEvent(entry.Value); err == nil {
+			e.last = ev.Kind
+		}
 	}
 	return e, nil
 }
 
 func eventKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// started records that the box runs again.
+func (e *events) started(version string) {
+	detail := "version " + version
+	if e.last != "" && e.last != admin.EventStopped {
+		detail += "; the last run was cut off"
+	}
+	e.add(admin.Event{Kind: admin.EventStarted, Detail: detail})
+}
 
 // add records an event. That it cannot be stored is logged and nothing more: a
 // box whose disk is broken still has to answer.

@@ -1,7 +1,9 @@
 package appliance_test
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	"cobox/appliance/admin"
 	"cobox/appliance/boxtest"
@@ -99,6 +101,42 @@ func TestLyingMember(t *testing.T) {
 	}
 	if told != 1 {
 		t.Errorf("%d events about the lies, want one", told)
+	}
+}
+
+// stalled offers a log and then sends no block.
+type stalled struct {
+	*boxtest.Log
+	release chan struct{}
+}
+
+func (s *stalled) Block(uint64, []byte) error {
+	<-s.release
+	return errors.New("released")
+}
+
+// Members who ask the box to wait for them do not keep another waiting.
+func TestStalledMembers(t *testing.T) {
+	ctx := testContext(t)
+	b := start(t, t.TempDir())
+	boss := b.device(ctx, b.info.Code)
+	l := b.link(ctx, boss)
+	release := make(chan struct{})
+	defer close(release)
+	for range 10 {
+		d := b.device(ctx, b.invite(ctx, l, 1<<30).Code)
+		m := b.link(ctx, d)
+		if _, err := m.Offer(&stalled{b.log(d, 300), release}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the box's asking for the stalled blocks", func() bool { return b.metric("cobox_credit_bytes") != "0" })
+	began := time.Now()
+	if _, err := l.Backup(ctx, b.log(boss, 500)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("500 blocks took %v beside members who stall", took)
 	}
 }
 

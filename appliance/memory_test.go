@@ -74,6 +74,29 @@ func TestClockIgnoresTheTimeOfDay(t *testing.T) {
 	})
 }
 
+func TestEventsTellOfACrash(t *testing.T) {
+	e, m := openTestEvents(t)
+	for _, orderly := range []bool{true, false, true} {
+		e.started("1")
+		if orderly {
+			e.finish()
+		}
+		var err error
+		if e, err = openEvents(m, e.log); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, _, err := e.list(0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"", "version 1; the last run was cut off", "version 1", "", "version 1"} {
+		if list[i].Detail != want {
+			t.Errorf("event %d: %q, want %q", list[i].Number, list[i].Detail, want)
+		}
+	}
+}
+
 func durable(key ed25519.PrivateKey, n byte, size uint64) *merklelog.Durable {
 	return &merklelog.Durable{Leaves: size, Held: size, HolesDigest: merklelog.DigestRanges(nil),
 		Checkpoint: merklelog.Checkpoint{Log: merklelog.LogID{n}, Size: size, Root: merklelog.Hash{n, byte(size)}}}

@@ -218,7 +218,7 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 	if info.Code, info.Picture, err = b.writeCode(); err != nil {
 		return err
 	}
-	b.events.add(admin.Event{Kind: admin.EventStarted, Detail: b.version})
+	b.events.started(b.version)
 
 	// Everything that serves peers ends with ctx, or when one of its like
 	// fails; the box's memory only when they have all ended.

@@ -39,17 +39,18 @@ func (a administration) Serve(ctx context.Context, p replicate.Peer, method stri
 	handlers := map[string]struct {
 		allowed func(*roster.Roster, roster.Peer) bool
 		serve   func(context.Context, *call) (any, error)
+		writes  bool
 	}{
-		admin.MethodStatus:         {(*roster.Roster).Allowed, a.status},
-		admin.MethodMembers:        {(*roster.Roster).Administers, a.members},
-		admin.MethodInviteCreate:   {(*roster.Roster).Administers, a.createInvite},
-		admin.MethodInviteCancel:   {(*roster.Roster).Administers, a.cancelInvite},
-		admin.MethodQuotaSet:       {(*roster.Roster).Administers, a.setQuota},
-		admin.MethodMemberRemove:   {(*roster.Roster).Administers, a.removeMember},
-		admin.MethodCheck:          {(*roster.Roster).Administers, a.check},
-		admin.MethodLog:            {(*roster.Roster).Administers, a.events},
-		admin.MethodDeviceRegister: {recovering, a.registerDevice},
-		admin.MethodDevices:        {member, a.accountDevices},
+		admin.MethodStatus:         {(*roster.Roster).Allowed, a.status, false},
+		admin.MethodMembers:        {(*roster.Roster).Administers, a.members, false},
+		admin.MethodInviteCreate:   {(*roster.Roster).Administers, a.createInvite, true},
+		admin.MethodInviteCancel:   {(*roster.Roster).Administers, a.cancelInvite, true},
+		admin.MethodQuotaSet:       {(*roster.Roster).Administers, a.setQuota, true},
+		admin.MethodMemberRemove:   {(*roster.Roster).Administers, a.removeMember, true},
+		admin.MethodCheck:          {(*roster.Roster).Administers, a.check, false},
+		admin.MethodLog:            {(*roster.Roster).Administers, a.events, false},
+		admin.MethodDeviceRegister: {recovering, a.registerDevice, true},
+		admin.MethodDevices:        {member, a.accountDevices, false},
 	}
 	h, known := handlers[method]
 	if !known {
@@ -61,6 +62,10 @@ func (a administration) Serve(ctx context.Context, p replicate.Peer, method stri
 	if !h.allowed(a.b.roster, c.peer) {
 		result = "refused"
 		return nil, notAllowed("you may not do this: it is for administrators, or for a login with the recovery phrase")
+	}
+	if h.writes && a.b.store.ReadOnly() {
+		result = "refused"
+		return nil, &replicate.Error{Code: replicate.CodeReadOnly, Message: "the box's disk cannot be written"}
 	}
 	reply, err := h.serve(ctx, c)
 	var out []byte
