@@ -264,13 +264,13 @@ func (c *checker) counts() {
 	live := make([]uint32, len(runs))
 	dead := make([]uint32, len(runs))
 	place := func(arrival uint64, count uint32, into []uint32) error {
-		i, found := slices.BinarySearchFunc(runs, arrival, func(r run, a uint64) int {
+		i, _ := slices.BinarySearchFunc(runs, arrival, func(r run, a uint64) int {
 			if r.first <= a {
 				return -1
 			}
 			return 1
 		})
-		if i--; found || i < 0 || arrival+uint64(count) > runs[i].end() {
+		if i--; i < 0 || arrival+uint64(count) > runs[i].end() {
 			return fmt.Errorf("no run has the %d blocks at arrival %d", count, arrival)
 		}
 		into[i] += count

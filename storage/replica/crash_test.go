@@ -650,7 +650,7 @@ func runHistories(t *testing.T, tune tuning, first uint64, histories int) (cuts 
 func TestPowerCuts(t *testing.T) {
 	histories := 520
 	if testing.Short() {
-		histories = 20
+		histories = 8
 	}
 	start := time.Now()
 	cuts, err := runHistories(t, tuning{}, 1, histories)

@@ -140,7 +140,7 @@ func TestInjectedErrors(t *testing.T) {
 	crashLogs()
 	step := int64(1)
 	if testing.Short() {
-		step = 97
+		step = 199
 	}
 	var next, deaths, runs, reached atomic.Int64
 	var wg sync.WaitGroup

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -339,22 +341,35 @@ func (s *Store) Missing(log merklelog.LogID, from uint64, max int) ([]merklelog.
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	size := ls.frontier.Size()
-	if from >= size {
-		return nil, nil
+	// Look no further than it takes to find enough.
+	for span := uint64(1024); from < size; span *= 4 {
+		r := merklelog.Range{First: from, Count: min(span, size-from)}
+		missing := ls.missingLocked(r)
+		if len(missing) > max {
+			return missing[:max:max], nil
+		}
+		if r.End() == size {
+			return missing, nil
+		}
 	}
-	missing := []merklelog.Range{{First: from, Count: size - from}}
+	return nil, nil
+}
+
+// missingLocked returns what of a range is neither here, coming in, nor dropped.
+func (ls *logState) missingLocked(r merklelog.Range) []merklelog.Range {
+	missing := []merklelog.Range{r}
 	for _, have := range [][]merklelog.Range{ls.held, ls.dropped} {
-		for _, r := range have {
-			missing = merklelog.SubtractRange(missing, r)
+		i, _ := slices.BinarySearchFunc(have, r.First, func(h merklelog.Range, first uint64) int {
+			return cmp.Compare(h.End(), first)
+		})
+		for ; i < len(have) && have[i].First < r.End(); i++ {
+			missing = merklelog.SubtractRange(missing, have[i])
 		}
 	}
 	for i := range ls.pending {
 		missing = merklelog.SubtractRange(missing, merklelog.Range{First: i, Count: 1})
 	}
-	if len(missing) > max {
-		missing = missing[:max:max]
-	}
-	return missing, nil
+	return missing
 }
 
 // Inclusion proves that the block's leaf is in the tree of the given size.

@@ -82,8 +82,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Quota returns how many bytes an account may occupy, and whether it may
 	// store anything at all. Nil admits everybody without limit. It is called
-	// for every block, also with locks held: it must be quick and not call the
-	// store.
+	// for every block: it must be quick.
 	Quota func(account.ID) (limit uint64, ok bool)
 	// Now is the time at which logs arrive; nil means time.Now.
 	Now func() time.Time

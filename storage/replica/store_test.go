@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -60,5 +61,55 @@ func TestBringCommitReadReopen(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestMissing(t *testing.T) {
+	const size = 5000
+	o := testOptions(vfs.NewMem())
+	o.tune.tableSize = 64 << 20
+	s := openTest(t, o)
+	l := newLog(newWriter("a", "d"), "l", size)
+	if err := errors.Join(l.offer(s, size), l.appendLeaves(s, size, size)); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range [][2]uint64{{0, 5}, {7, 8}, {300, 320}, {4990, 5000}} {
+		if err := l.put(s, r[0], r[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Drop(l.id, []merklelog.Range{{First: 100, Count: 3}}); err != nil {
+		t.Fatal(err)
+	}
+	want := []merklelog.Range{{First: 5, Count: 2}, {First: 8, Count: 92}, {First: 103, Count: 197}, {First: 320, Count: 4670}}
+	check := func() {
+		t.Helper()
+		for n := range 6 {
+			got, err := s.Missing(l.id, 0, n)
+			if err != nil || !slices.Equal(got, want[:min(n, 4)]) {
+				t.Fatalf("first %d: %v, %v", n, got, err)
+			}
+		}
+		for from, first := range map[uint64]merklelog.Range{5: want[0], 6: {First: 6, Count: 1}, 101: want[2], 4989: {First: 4989, Count: 1}} {
+			if got, err := s.Missing(l.id, from, 1); err != nil || len(got) != 1 || got[0] != first {
+				t.Fatalf("from %d: %v, %v", from, got, err)
+			}
+		}
+		if got, err := s.Missing(l.id, 4990, 9); err != nil || len(got) != 0 {
+			t.Fatal(got, err)
+		}
+	}
+	check() // as they come in
+	if _, err := s.Commit(context.Background(), l.id); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, o)
+	check()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
