@@ -133,12 +133,11 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 		case <-o.Done():
 			// With the session the link ends; anything else is the box's no.
 			if err := o.Err(); err != nil && !errors.Is(err, replicate.ErrClosed) && ctx.Err() == nil {
-				d.update(l, func(b *boxDelivery) {
-					b.err = err
-					if own.ID() == d.s.writingID() {
-						b.taking = false
-					}
-				})
+				if own.ID() != d.s.writingID() {
+					d.s.a.log.Warn("a box does not take an older log", "log", own.ID(), "box", l.box.Name, "error", err)
+					return
+				}
+				d.update(l, func(b *boxDelivery) { b.err, b.taking = err, false })
 			}
 			return
 		}

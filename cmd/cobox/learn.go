@@ -122,8 +122,8 @@ func (s *space) learn(ctx context.Context, l *link, e *replicate.LogEntry, key s
 	}
 	if sp := s.st.SpaceByTag(e.Manifest.Space); sp != nil {
 		if known := sp.Log(e.Manifest.ID()); known != nil {
-			if known.Own {
-				return nil, nil // its writer knows its keys
+			if known.Own && !known.Left {
+				return nil, nil // its writer knows its keys; of one that went back, not the later ones
 			}
 			if n := len(known.Envelopes); n > 0 && known.Envelopes[n-1].Index+uint64(known.Envelopes[n-1].Blocks) >= last {
 				return nil, nil

@@ -74,6 +74,13 @@ func (a *app) openSpace(ctx context.Context, name string) (*space, error) {
 		}
 		return nil, noSpace(st, name)
 	}
+	if offline == nil && s.anyWaiting() {
+		// The boxes have the newest backup only in part. If another command has
+		// the spool, what the boxes have must do.
+		if err := s.readSpool(); err != nil {
+			a.log.Warn("what waits here cannot be read", "error", err)
+		}
+	}
 	if offline != nil {
 		if err := s.readSpool(); err != nil || !s.waiting() {
 			return nil, offline
@@ -106,6 +113,18 @@ func (s *space) readSpool() error {
 	}
 	s.unlock = unlock
 	return s.openSpools(s.sp)
+}
+
+// anyWaiting reports whether something of the space waits here for a box,
+// without opening the spools.
+func (s *space) anyWaiting() bool {
+	return slices.ContainsFunc(s.sp.Logs, func(l *device.Log) bool {
+		if !l.Own {
+			return false
+		}
+		info, err := spool.Inspect(s.st.Home.LogDir(l.ID()))
+		return err == nil && info.Waiting > 0
+	})
 }
 
 // waiting reports whether anything of the own logs is still here: then their
@@ -164,7 +183,8 @@ func (s *space) openArchive(ctx context.Context) error {
 				return err
 			}
 			state.Lost = lost
-		} else {
+		}
+		if s.spools[l.ID()] == nil || l.Left { // a box may know more of one that went back
 			for _, h := range s.holdersOf(l.ID()) {
 				state.Size = max(state.Size, h.entry.Readable.Size)
 			}
