@@ -116,7 +116,7 @@ func (b *box) handle(ctx context.Context, c *noiseconn.Conn) {
 	peer := c.Peer().(roster.Peer)
 	log := b.log.With("peer", peer.Kind.String(), "account", peer.Account.Fingerprint(), "remote", c.RemoteAddr().String())
 	session, err := replicate.NewSession(c, replicate.Config{
-		Hello:  replicate.Hello{Boot: b.boot, Name: b.roster.Name(), Addresses: b.addresses},
+		Hello:  replicate.Hello{Boot: b.boot, Name: b.roster.Name(), Addresses: b.addresses.now()},
 		Peer:   b.sessionPeer(peer),
 		Limits: b.limits,
 		Logger: log,

@@ -33,8 +33,9 @@ func (b *box) codeText(kind pairing.Kind, id noiseconn.InviteID, secret pairing.
 
 // pairingAddresses are the box's addresses as the pairing messages have them.
 func (b *box) pairingAddresses() []pairing.Address {
-	list := make([]pairing.Address, 0, len(b.addresses))
-	for _, a := range b.addresses {
+	now := b.addresses.now()
+	list := make([]pairing.Address, 0, len(now))
+	for _, a := range now {
 		if addr, err := pairing.ParseAddress(a); err == nil {
 			list = append(list, addr)
 		}

@@ -43,8 +43,9 @@ type Config struct {
 	// it to the store, which ends the process itself.
 	Fatal func(error)
 
-	// limits for tests; the zero value is what a box needs
-	store replica.Options
+	// for tests; the zero values are what a box needs
+	store      replica.Options
+	interfaces func() ([]net.Addr, error)
 }
 
 // Info tells where a running box is.
@@ -66,7 +67,7 @@ type box struct {
 	identity  *datadir.Identity
 	signer    replicate.BoxKey
 	boot      replicate.BootID
-	addresses []string
+	addresses addresses
 	claimed   func()
 
 	store    *replica.Store
@@ -95,6 +96,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.interfaces == nil {
+		cfg.interfaces = net.InterfaceAddrs
 	}
 	dir, err := datadir.Open(cfg.Settings.Data, datadir.Options{Create: true, Holder: "coboxd run"})
 	if err != nil {
@@ -210,11 +214,12 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		return fmt.Errorf("appliance: listening for the local pages: %w", err)
 	}
 	defer pages.Close()
-	if b.addresses, err = cfg.Settings.Addresses(ln.Addr(), net.InterfaceAddrs); err != nil {
-		return fmt.Errorf("appliance: finding the box's addresses: %w", err)
+	b.addresses.find = findAddresses(cfg, ln)
+	if _, err := b.addresses.look(); err != nil {
+		return err
 	}
 	info := Info{Listen: ln.Addr(), HTTP: pages.Addr(), Name: b.roster.Name(),
-		Key: b.identity.StaticPublic(), Addresses: b.addresses}
+		Key: b.identity.StaticPublic(), Addresses: b.addresses.now()}
 	if info.Code, info.Picture, err = b.writeCode(); err != nil {
 		return err
 	}
@@ -241,6 +246,7 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		return nil
 	})
 	serve(func() error { return b.servePages(serving, pages) })
+	serve(func() error { return b.watchAddresses(serving) })
 	serve(func() error {
 		<-serving.Done()
 		b.ready.Store(false)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,14 +39,21 @@ type box struct {
 // start runs a box on a data directory until the test ends.
 func start(t *testing.T, data string, store ...replica.Options) *box {
 	t.Helper()
+	return startConfig(t, data, func(cfg *appliance.Config) {
+		for _, o := range store {
+			cfg.SetStore(o)
+		}
+	})
+}
+
+func startConfig(t *testing.T, data string, change func(*appliance.Config)) *box {
+	t.Helper()
 	cfg := appliance.Config{
 		Settings: config.Config{Data: data, Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0"},
 		Version:  "test",
 		Logger:   slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	for _, o := range store {
-		cfg.SetStore(o)
-	}
+	change(&cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan appliance.Info, 1)
 	done := make(chan error, 1)
@@ -434,6 +443,68 @@ func TestInUseAndNewer(t *testing.T) {
 	if err := run(); !errors.As(err, &newer) {
 		t.Errorf("newer format: %v", err)
 	}
+}
+
+// A box that starts before the router has given it an address puts the address
+// into its code as soon as there is one.
+func TestAddressesThatComeLate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits until the box looks again")
+	}
+	data := t.TempDir()
+	var late atomic.Bool
+	startConfig(t, data, func(cfg *appliance.Config) {
+		cfg.Settings.Listen = ":0"
+		cfg.SetInterfaces(func() ([]net.Addr, error) {
+			if !late.Load() {
+				return nil, nil
+			}
+			return []net.Addr{&net.IPNet{IP: net.IPv4(192, 168, 7, 7), Mask: net.CIDRMask(24, 32)}}, nil
+		})
+	})
+	code := func() *pairing.Code {
+		text, _, err := datadir.ReadPairing(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, err := pairing.ParseCode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code
+	}
+	if n := len(code().Addresses); n != 0 {
+		t.Errorf("%d addresses at first", n)
+	}
+	late.Store(true)
+	eventually(t, "the new address in the code", func() bool {
+		a := code().Addresses
+		return len(a) == 1 && a[0].Host == "192.168.7.7"
+	})
+}
+
+// Whoever is connected when the box stops is told so, and what was receipted
+// is there.
+func TestStopWhileConnected(t *testing.T) {
+	ctx := testContext(t)
+	data := t.TempDir()
+	b := start(t, data)
+	d := b.device(ctx, b.info.Code)
+	l := b.link(ctx, d)
+	log := b.log(d, 200)
+	if _, err := l.Backup(ctx, log); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "the link of a box that stops", l.Wait(), replicate.CodeShutdown)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+	b = start(t, data)
+	readBack(t, ctx, b.link(ctx, d), log)
 }
 
 // A provisioned box has the identity and the code that were printed for it.

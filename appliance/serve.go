@@ -121,7 +121,7 @@ func (a administration) status(_ context.Context, c *call) (any, error) {
 	b := a.b
 	s := &admin.Status{
 		Name: b.roster.Name(), Version: b.version, Key: noiseconn.StaticPublic(b.identity.StaticPublic()).String(),
-		Signer: b.signer.String(), Addresses: b.addresses, Elapsed: b.memory.elapsed().Milliseconds(),
+		Signer: b.signer.String(), Addresses: b.addresses.now(), Elapsed: b.memory.elapsed().Milliseconds(),
 		Wall: time.Now().Unix(), ReadOnly: b.store.ReadOnly(),
 	}
 	if q, ok := b.roster.Quota(c.peer.Account); ok {
