@@ -38,6 +38,8 @@ func explain(err error) *ui.Failure {
 		return fail("not_set_up", "this device has not been set up", "Run 'cobox init' for a new account, or 'cobox recover' for one that you have.")
 	case errors.Is(err, device.ErrExists):
 		return fail("exists", "this device has been set up already", "Its account stays as it is. For another account use another --home.")
+	case errors.Is(err, device.ErrNewer):
+		return fail("newer", "this device's state was written by a newer version of cobox", "Install that version, or a newer one. Nothing was changed.")
 	case errors.As(err, &locked):
 		return fail("locked", locked.Error(), "Wait until it has ended, or end it, and run this again.")
 	case errors.As(err, &phrase):

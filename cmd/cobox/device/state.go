@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"cobox/netlink/noiseconn"
@@ -115,6 +116,9 @@ var ErrNotSetUp = errors.New("this device has not been set up")
 // ErrExists means that the device has been set up already.
 var ErrExists = errors.New("this device has been set up already")
 
+// ErrNewer means that a newer version of cobox wrote the state.
+var ErrNewer = errors.New("written by a newer cobox")
+
 const stateFile = "device.json"
 
 // MaxStateSize bounds what Open reads.
@@ -163,7 +167,8 @@ func Open(h Home) (*State, error) {
 }
 
 // Save replaces the state file: written beside, synced, renamed, the directory
-// synced. A crash in between leaves the old file.
+// synced. A crash in between leaves the old file, and perhaps a file beside it
+// that the next Save removes. The caller holds the lock.
 func (s *State) Save() error {
 	b, err := s.encode()
 	if err != nil {
@@ -171,6 +176,17 @@ func (s *State) Save() error {
 	}
 	if err := os.MkdirAll(s.Home.Config, 0o700); err != nil {
 		return fmt.Errorf("device: saving the state: %w", err)
+	}
+	there, err := os.ReadDir(s.Home.Config)
+	if err != nil {
+		return fmt.Errorf("device: saving the state: %w", err)
+	}
+	for _, e := range there {
+		if strings.HasPrefix(e.Name(), "."+stateFile+".") {
+			if err := os.Remove(filepath.Join(s.Home.Config, e.Name())); err != nil {
+				return fmt.Errorf("device: saving the state: %w", err)
+			}
+		}
 	}
 	if err := WriteFile(filepath.Join(s.Home.Config, stateFile), b); err != nil {
 		return fmt.Errorf("device: saving the state: %w", err)
@@ -359,18 +375,25 @@ func (s *State) encode() ([]byte, error) {
 	return json.Marshal(j)
 }
 
+// parseState reads what encode wrote, and nothing else.
 func parseState(b []byte) (*State, error) {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, err
+	}
+	if head.V > stateVersion {
+		return nil, fmt.Errorf("%w (state version %d, this one knows %d)", ErrNewer, head.V, stateVersion)
+	}
+	if head.V != stateVersion {
+		return nil, fmt.Errorf("unknown state version %d", head.V)
+	}
 	var j stateJSON
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&j); err != nil {
 		return nil, err
-	}
-	if dec.More() {
-		return nil, errors.New("something follows the state")
-	}
-	if j.V != stateVersion {
-		return nil, fmt.Errorf("written by a newer cobox (state version %d, this one knows %d)", j.V, stateVersion)
 	}
 	s := &State{Name: j.Name}
 	var err error
@@ -383,11 +406,17 @@ func parseState(b []byte) (*State, error) {
 	if s.Keys, err = seal.ParseDevice(j.Device); err != nil {
 		return nil, err
 	}
+	switch {
+	case s.Certificate.Account != s.Card.ID:
+		return nil, errors.New("the certificate is of another account")
+	case s.Certificate.Device != s.Keys.Key():
+		return nil, errors.New("the certificate is of another device")
+	}
 	if err := fixed("recovery_root", s.RecoveryRoot[:], j.RecoveryRoot); err != nil {
 		return nil, err
 	}
 	for _, bj := range j.Boxes {
-		b := &Box{Name: bj.Name, Administrator: bj.Administrator, Quota: bj.Quota, Addresses: bj.Addresses, Version: bj.Version, Paired: bj.Paired}
+		b := &Box{Name: bj.Name, Administrator: bj.Administrator, Quota: bj.Quota, Addresses: bj.Addresses, Version: bj.Version, Paired: bj.Paired.UTC()}
 		if err := errors.Join(
 			fixed("static", b.Static[:], bj.Static),
 			fixed("sign", b.Sign[:], bj.Sign),
@@ -421,6 +450,13 @@ func parseState(b []byte) (*State, error) {
 			return nil, fmt.Errorf("device %q: %w", oj.Name, err)
 		}
 		s.Others = append(s.Others, &Other{cert, oj.Name})
+	}
+	again, err := s.encode()
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(again, b) {
+		return nil, errors.New("not in the one form that cobox writes")
 	}
 	return s, nil
 }

@@ -17,7 +17,13 @@ func Bytes(n uint64) string {
 	for f >= 999.5 && i < 5 {
 		f, i = f/1024, i+1
 	}
-	digits := max(0, 2-int(math.Log10(max(f, 1))))
+	digits := 2
+	switch { // as they are after rounding
+	case f >= 99.95:
+		digits = 0
+	case f >= 9.995:
+		digits = 1
+	}
 	return fmt.Sprintf("%.*f %ciB", digits, f, "KMGTPE"[i])
 }
 

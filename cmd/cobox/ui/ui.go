@@ -16,6 +16,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -219,11 +220,11 @@ func NameOf(s string) Name {
 	return Name{Text: strings.ToValidUTF8(s, "\uFFFD"), B64: base64.StdEncoding.EncodeToString([]byte(s))}
 }
 
-// Printable makes a name safe for a terminal: control characters and what is
-// not UTF-8 are shown escaped.
+// Printable makes a name safe for a terminal: control characters, those that
+// turn the direction of writing, and what is not UTF-8 are shown escaped.
 func Printable(s string) string {
 	for _, r := range s {
-		if r < 0x20 || r == 0x7f || r == utf8.RuneError || (r >= 0x80 && r < 0xa0) {
+		if r == utf8.RuneError || !unicode.IsPrint(r) && !unicode.Is(unicode.Zs, r) {
 			q := fmt.Sprintf("%q", s)
 			return q[1 : len(q)-1]
 		}
