@@ -34,7 +34,7 @@ type backup struct {
 	o    *BackupOptions
 	w    *writer // nil in a dry run
 	scan *scanCache
-	from time.Time // start
+	from time.Time // when the scan began
 	meter
 
 	jobs    chan job
@@ -81,11 +81,8 @@ func (a *Archive) Backup(ctx context.Context, o BackupOptions) (BackupSummary, e
 var errScanCache = errors.New("archive: scan cache is damaged")
 
 func (a *Archive) backup(ctx context.Context, o BackupOptions) (BackupSummary, error) {
-	b := &backup{a: a, o: &o, from: o.Time, dirs: map[uint64]*dirState{}, links: map[fstree.LinkID]linked{}}
-	began := time.Now()
-	if b.from.IsZero() {
-		b.from = began
-	}
+	began := a.now()
+	b := &backup{a: a, o: &o, from: began, dirs: map[uint64]*dirState{}, links: map[fstree.LinkID]linked{}}
 	b.meter.hooks = o.Hooks
 	so, paths, err := b.scanOptions()
 	if err != nil {
@@ -95,7 +92,7 @@ func (a *Archive) backup(ctx context.Context, o BackupOptions) (BackupSummary, e
 		return BackupSummary{}, err
 	}
 	defer b.scan.close()
-	b.lastCommit.Store(began.UnixNano())
+	b.lastCommit.Store(time.Now().UnixNano())
 	stop := b.meter.run(b.blocks)
 	err = b.run(ctx, paths, so)
 	var snap *Snapshot
@@ -182,19 +179,58 @@ func (b *backup) blocks() uint64 {
 
 func (b *backup) run(ctx context.Context, paths []string, so fstree.ScanOptions) error {
 	g, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	b.jobs = make(chan job, 2*b.a.workers)
 	for range b.a.workers {
 		b.workers = append(b.workers, &worker{b: b})
 	}
+	var working sync.WaitGroup
 	for _, w := range b.workers {
-		g.Go(func() error { return w.run(ctx) })
+		working.Add(1)
+		g.Go(func() error {
+			defer working.Done()
+			return w.run(ctx)
+		})
 	}
+	// The directories that the scan hands out are usable only until it
+	// returns. So when something fails it must not end before the workers.
+	scanning, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var failed error // of the scan's callback; the workers only follow it
+	ended := make(chan struct{})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			working.Wait()
+			stop()
+		case <-ended:
+		}
+		return nil
+	})
 	g.Go(func() error {
 		defer close(b.jobs)
+		defer close(ended)
 		// The paths as given: a slash at the end of a link follows it.
-		return fstree.Scan(ctx, b.o.Paths, so, func(d *fstree.Dir) error { return b.directory(ctx, d) })
+		err := fstree.Scan(scanning, b.o.Paths, so, func(d *fstree.Dir) error {
+			err := b.directory(ctx, d)
+			if err != nil {
+				failed = err
+				cancel()
+				working.Wait()
+			}
+			return err
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return err
 	})
-	return g.Wait()
+	err := g.Wait()
+	if err != nil && failed != nil && !errors.Is(failed, context.Canceled) {
+		return failed
+	}
+	return err
 }
 
 func (b *backup) total() Stats {
@@ -209,9 +245,12 @@ func (b *backup) finish(ctx context.Context, paths []string, began time.Time) (*
 		return nil, err
 	}
 	s := &Snapshot{
-		Parent: b.scan.parent(), Time: b.from, Duration: time.Since(began),
+		Parent: b.scan.parent(), Time: b.o.Time, Duration: time.Since(began),
 		Host: b.o.Host, User: b.o.User, Program: b.o.Program,
 		Paths: paths, Tags: b.o.Tags, Stats: b.total(), root: b.root.self,
+	}
+	if s.Time.IsZero() {
+		s.Time = b.from
 	}
 	if s.Host == "" {
 		s.Host, _ = os.Hostname()

@@ -43,12 +43,14 @@ func randomBytes(seed uint64, n int) []byte {
 }
 
 func (s *memSpace) options(l *memLog, paths ...string) BackupOptions {
-	return BackupOptions{Log: l, Sealer: l.sealer(), Paths: paths, Program: "test", Host: "host", User: "user", Time: later()}
+	return BackupOptions{Log: l, Sealer: l.sealer(), Paths: paths, Program: "test", Host: "host", User: "user", Time: time.Now()}
 }
 
 func (s *memSpace) mustBackup(cache string, o BackupOptions) BackupSummary {
 	s.t.Helper()
-	sum, err := s.open(cache).Backup(background, o)
+	a := s.open(cache)
+	a.now = later
+	sum, err := a.Backup(background, o)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -103,9 +105,9 @@ func TestBackupRacy(t *testing.T) {
 	l := s.newLog("log")
 	dir, cache := t.TempDir(), t.TempDir()
 	writeTree(t, dir, map[string]string{"a": "one", "b": "two"})
-	o := s.options(l, dir)
-	o.Time = time.Now()
-	s.mustBackup(cache, o)
+	if _, err := s.open(cache).Backup(background, s.options(l, dir)); err != nil {
+		t.Fatal(err)
+	}
 	if sum := s.mustBackup(cache, s.options(l, dir)); sum.Changed != 2 {
 		t.Errorf("%d files read again, want 2", sum.Changed)
 	}

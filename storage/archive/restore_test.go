@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"cobox/storage/archive/fstree"
@@ -128,13 +129,13 @@ func TestRestoreOver(t *testing.T) {
 // stopping ends a restore after some blocks.
 type stopping struct {
 	Blocks
-	left   int
+	left   atomic.Int64
 	cancel func()
 }
 
 func (s *stopping) Fetch(ctx context.Context, log merklelog.LogID, indexes []uint64, fn func(uint64, []byte) error) error {
 	return s.Blocks.Fetch(ctx, log, indexes, func(i uint64, b []byte) error {
-		if s.left--; s.left < 0 {
+		if s.left.Add(-1) < 0 {
 			s.cancel()
 		}
 		return fn(i, b)
@@ -153,7 +154,9 @@ func TestRestoreResumes(t *testing.T) {
 	target := t.TempDir()
 	ctx, cancel := context.WithCancel(background)
 	a := s.open("")
-	a.cfg.Blocks = &stopping{s, 220, cancel}
+	stop := &stopping{Blocks: s, cancel: cancel}
+	stop.left.Store(220)
+	a.cfg.Blocks = stop
 	if _, err := a.Restore(ctx, RestoreOptions{Snapshot: *sum.Snapshot, Target: target}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}

@@ -31,23 +31,34 @@ type worker struct {
 }
 
 func (w *worker) run(ctx context.Context) error {
-	for j := range w.b.jobs {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case j, ok := <-w.b.jobs:
+			if !ok {
+				return ctx.Err()
+			}
+			if err := w.job(ctx, j); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (w *worker) job(ctx context.Context, j job) error {
+	for _, i := range j.entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for _, i := range j.entries {
-			if err := w.entry(ctx, j.ds, i); err != nil {
-				return err
-			}
-			if err := w.b.commitIfDue(ctx); err != nil {
-				return err
-			}
+		if err := w.entry(ctx, j.ds, i); err != nil {
+			return err
 		}
-		if err := w.b.release(ctx, w, j.ds); err != nil {
+		if err := w.b.commitIfDue(ctx); err != nil {
 			return err
 		}
 	}
-	return ctx.Err()
+	return w.b.release(ctx, w, j.ds)
 }
 
 // packer returns the worker's packer. The first one loads the index: a backup
