@@ -82,8 +82,9 @@ func TestInvariant13CutAtEveryMessage(t *testing.T) {
 			dev := startSession(t, &cutConn{Conn: a, c: c}, deviceConfig())
 			srv := startSession(t, &cutConn{Conn: b, c: c}, cfg)
 			var receipted uint64
-			if o, err := dev.Offer(log); err == nil {
-				log.Add(8)
+			o, err := dev.Offer(log)
+			log.Add(8)
+			if err == nil { // else the session has ended already
 				_, err := o.WaitReceipt(t.Context(), n)
 				over = err == nil
 				p, _ := o.Progress()

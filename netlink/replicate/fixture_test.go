@@ -402,6 +402,12 @@ func (s *memStore) held(id merklelog.LogID) int {
 	return 0
 }
 
+func (s *memStore) committed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.commits
+}
+
 // testBox is a box that lets the members of one account in.
 type testBox struct {
 	store  *memStore
