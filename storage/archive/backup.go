@@ -328,8 +328,8 @@ func (b *backup) commitIfDue(ctx context.Context) error {
 
 func (b *backup) due() bool {
 	n, index := b.w.pending()
-	return n >= commitBlocks || index >= commitIndex ||
-		n > 0 && time.Since(time.Unix(0, b.lastCommit.Load())) >= commitEvery
+	return n >= b.a.commitBlocks || index >= commitIndex ||
+		n > 0 && time.Since(time.Unix(0, b.lastCommit.Load())) >= b.a.commitEvery
 }
 
 // join makes a path for people to read.

@@ -252,6 +252,86 @@ func TestInvariant13Resume(t *testing.T) {
 	}
 }
 
+// Killed at any moment, a backup loses what it appended since its last commit
+// on the way and nothing else, and directories that were finished before are
+// not read again where there is a cache.
+func TestInvariant13Killed(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		t.Run(fmt.Sprintf("cache=%v", cached), func(t *testing.T) {
+			s := newMemSpace(t)
+			l := s.newLog("log")
+			dir := t.TempDir()
+			cache := ""
+			if cached {
+				cache = t.TempDir()
+			}
+			const files, size, every = 60, 100 << 10, 20
+			for i := range files {
+				writeTree(t, dir, map[string]string{fmt.Sprintf("d%d/f%02d", i/5, i): string(randomBytes(uint64(i), size))})
+			}
+			const all = files * size / bodySize
+			total, kills := uint64(0), 0
+			for done := false; !done; {
+				start := l.size
+				a := s.open(cache)
+				a.now, a.commitBlocks = later, every
+				l.before = func(i uint64) error {
+					if i >= start+35 {
+						return errCut
+					}
+					return nil
+				}
+				sum, err := a.Backup(background, s.options(l, dir))
+				total += l.size - start
+				switch {
+				case err == nil:
+					done = true
+					if cached && sum.Changed > files/2 {
+						t.Errorf("%d of %d files were read again at the end", sum.Changed, files)
+					}
+					l.before = nil
+					restoreAndCompare(t, s.open(""), *sum.Snapshot, dir)
+				case !errors.Is(err, errCut):
+					t.Fatal(err)
+				default:
+					kills++
+					if l.committed < start+every {
+						t.Fatalf("nothing was committed in %d blocks", l.size-start)
+					}
+					l.truncate()
+				}
+			}
+			if list, err := s.open("").Snapshots(background); err != nil || len(list) != 1 {
+				t.Errorf("%d snapshots, %v", len(list), err)
+			}
+			// A commit adds up to three blocks of its own, and each kill costs
+			// what was appended since.
+			if kills < 2 || total > all+uint64(kills+1)*(every+6) {
+				t.Errorf("%d blocks appended for %d, with %d kills", total, all, kills)
+			}
+		})
+	}
+}
+
+// Time passes, so a commit is made though little was stored.
+func TestCommitByTime(t *testing.T) {
+	s := newMemSpace(t)
+	l := s.newLog("log")
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"a": string(randomBytes(1, 5<<20))})
+	a := s.open("")
+	a.commitEvery = time.Nanosecond
+	sum, err := a.Backup(background, s.options(l, dir))
+	if err != nil || sum.Commits < 4 {
+		t.Fatalf("%v, %d commits", err, sum.Commits)
+	}
+	list, err := s.open("").Snapshots(background)
+	if err != nil || len(list) != 1 {
+		t.Errorf("%d snapshots listed, %v", len(list), err)
+	}
+	restoreAndCompare(t, s.open(""), *sum.Snapshot, dir)
+}
+
 // Chunks in blocks that are known to be lost are stored again, also where the
 // scan cache says that nothing has changed.
 func TestForgetLost(t *testing.T) {

@@ -26,7 +26,11 @@ type Archive struct {
 	logs     []*logView
 	workers  int
 	fetched  atomic.Uint64 // blocks
-	now      func() time.Time
+
+	// Changed by tests only.
+	now          func() time.Time
+	commitBlocks uint64
+	commitEvery  time.Duration
 
 	mu    sync.Mutex
 	index *index // nil until it is needed
@@ -35,7 +39,10 @@ type Archive struct {
 // Open prepares an archive. It fetches nothing: what is needed is loaded when
 // it is needed, and a backup that finds nothing changed loads next to nothing.
 func Open(_ context.Context, c Config) (*Archive, error) {
-	a := &Archive{cfg: c, log: c.Logger, hash: newHashKey(c.ChunkID), chunkers: newChunkers(c.Chunker), workers: c.Workers, now: time.Now}
+	a := &Archive{
+		cfg: c, log: c.Logger, hash: newHashKey(c.ChunkID), chunkers: newChunkers(c.Chunker), workers: c.Workers,
+		now: time.Now, commitBlocks: commitBlocks, commitEvery: commitEvery,
+	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
