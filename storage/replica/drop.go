@@ -228,6 +228,12 @@ func (s *Store) nextReclaim(from uint64) (r run, dead []garbage, err error) {
 // reclaimRun frees one run's garbage, and lowers the usage once it is gone. A
 // crash on the way repeats it.
 func (s *Store) reclaimRun(ctx context.Context, r run, dead []garbage) error {
+	// A batch can be read before it is synced, and an ingested tombstone is
+	// durable at once: a crash must not take back that these blocks are garbage
+	// and leave them deleted.
+	if err := s.syncWAL(); err != nil {
+		return err
+	}
 	if err := s.deleteArrivals(dead); err != nil {
 		return err
 	}
