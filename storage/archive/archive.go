@@ -30,7 +30,8 @@ type Log interface {
 // Every block handed to fn was verified against a leaf by the implementation.
 // Blocks may arrive in any order; those that nobody holds are left out, and
 // Fetch then returns nil or an error that says why, and the reader names what
-// is lost. fn is not called concurrently within one Fetch and must not keep
+// is lost. An error that wraps ErrUnavailable says that the blocks could not be
+// asked for now; it ends the operation. fn is not called concurrently within one Fetch and must not keep
 // block; Fetch itself must be safe for concurrent use. An error of fn ends
 // Fetch and is returned.
 type Blocks interface {
@@ -82,6 +83,16 @@ type Config struct {
 	// decompress; 0: GOMAXPROCS.
 	Workers int
 }
+
+// ErrUnavailable is for implementations of Blocks: nobody can be asked for the
+// blocks now, which says nothing about whether they are lost.
+var ErrUnavailable = errors.New("archive: blocks cannot be asked for now")
+
+// ErrNewestCommit is returned by Backup when the newest commit of the log that
+// it should append to cannot be read and is not known to be lost. What is
+// appended without it would hide what it lists. Reach a box that holds the
+// block, or give it in LogState.Lost, or begin a new log.
+var ErrNewestCommit = errors.New("archive: the newest commit of the log cannot be read")
 
 // ErrNoSnapshot is returned when no snapshot matches a Selector.
 var ErrNoSnapshot = errors.New("archive: no such snapshot")

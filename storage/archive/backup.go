@@ -40,6 +40,9 @@ type backup struct {
 	jobs    chan job
 	workers []*worker
 	changed atomic.Uint64
+	missed  atomic.Uint64 // files that could not be read, or have gone
+
+	missedBytes atomic.Uint64
 
 	dirs  map[uint64]*dirState // handed out, and their parent not yet
 	keys  []dirKey             // of all directories
@@ -163,6 +166,9 @@ func (b *backup) open(ctx context.Context, paths []string) error {
 		if err := b.a.loadFooter(ctx, own); err != nil {
 			return err
 		}
+		if own.unsure {
+			return fmt.Errorf("%w: log %s", ErrNewestCommit, own.id)
+		}
 		b.w = newWriter(b.a, own, b.o.Log, b.o.Sealer)
 	}
 	b.scan = b.a.openScanCache(paths, own)
@@ -235,6 +241,8 @@ func (b *backup) run(ctx context.Context, paths []string, so fstree.ScanOptions)
 
 func (b *backup) total() Stats {
 	s := b.stats
+	s.Files -= b.missed.Load()
+	s.Bytes -= b.missedBytes.Load()
 	s.New, s.Errors = b.meter.added.Load(), b.meter.errors.Load()
 	return s
 }

@@ -92,10 +92,15 @@ func (m *blockMap) isLost(l location, n uint32) bool {
 	}
 	var buf [16]uint64
 	for _, i := range m.span(buf[:0], l, n) {
-		k := sort.Search(len(m.lost), func(k int) bool { return m.lost[k].First+m.lost[k].Count > i })
-		if k < len(m.lost) && m.lost[k].First <= i {
+		if m.lostBlock(i) {
 			return true
 		}
 	}
 	return false
+}
+
+// lostBlock reports whether block i is known to be lost.
+func (m *blockMap) lostBlock(i uint64) bool {
+	k := sort.Search(len(m.lost), func(k int) bool { return m.lost[k].First+m.lost[k].Count > i })
+	return k < len(m.lost) && m.lost[k].First <= i
 }

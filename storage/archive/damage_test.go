@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -131,6 +133,35 @@ func TestLostBlocks(t *testing.T) {
 	if costly > 3 {
 		t.Errorf("%d blocks cost more than 80 of 180 files each", costly)
 	}
+}
+
+// What may hide the newest commit is not built upon, unless it is known to be
+// lost; and blocks that cannot be asked for are not taken for lost.
+func TestNewestCommitUnreadable(t *testing.T) {
+	s, l, dir, last := damagedSpace(t, 3)
+	end := l.size - 1
+	l.lost = map[uint64]bool{end: true}
+	if _, err := s.open("").Backup(background, s.options(l, dir)); !errors.Is(err, ErrNewestCommit) {
+		t.Fatalf("backup after a commit that cannot be read: %v", err)
+	}
+	l.known = []merklelog.Range{{First: end, Count: 1}}
+	sum := s.mustBackup("", s.options(l, dir))
+	restoreAndCompare(t, s.open(""), *sum.Snapshot, dir)
+	l.lost, l.known = nil, nil
+	a := s.open("")
+	a.cfg.Blocks = offline{}
+	if _, err := a.Snapshots(background); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("listing without anybody to ask: %v", err)
+	}
+	if _, err := a.Restore(background, RestoreOptions{Snapshot: *last.Snapshot, Target: t.TempDir()}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("restore without anybody to ask: %v", err)
+	}
+}
+
+type offline struct{}
+
+func (offline) Fetch(context.Context, merklelog.LogID, []uint64, func(uint64, []byte) error) error {
+	return fmt.Errorf("no box: %w", ErrUnavailable)
 }
 
 // The same with many blocks at once, and with blocks that arrive damaged.

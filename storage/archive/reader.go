@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"cobox/storage/merklelog"
@@ -20,6 +21,7 @@ type logView struct {
 	loaded bool
 	foot   *footer // latest; nil if there is none
 	footAt uint64  // block that it ends
+	unsure bool    // blocks after it could not be read and are not known as lost
 }
 
 // recordRef is a record whose place and length are known from an index or a
@@ -57,6 +59,8 @@ func (a *Archive) payloads(ctx context.Context, v *logView, indexes []uint64, fn
 		return nil, fatal
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(fetchErr, ErrUnavailable):
+		return nil, fetchErr
 	}
 	return errors.Join(fetchErr, cause), nil
 }
@@ -144,8 +148,9 @@ func (a *Archive) readRecords(ctx context.Context, v *logView, refs []recordRef,
 // latestFooter finds the newest footer that can be read in the data blocks
 // below end, and the block that it ends. A log without one yields nil. In a
 // log that is whole this takes one block, or two if it was cut off in the
-// middle of a commit.
-func (a *Archive) latestFooter(ctx context.Context, v *logView, end uint64) (*footer, uint64, error) {
+// middle of a commit. unsure says that blocks were passed over which are not
+// known to be lost, so that there may be a newer one.
+func (a *Archive) latestFooter(ctx context.Context, v *logView, end uint64) (f *footer, at uint64, unsure bool, err error) {
 	i, ok := v.blocks.dataBefore(end)
 	for batch := 1; ok; {
 		var run []uint64
@@ -153,9 +158,10 @@ func (a *Archive) latestFooter(ctx context.Context, v *logView, end uint64) (*fo
 			run = append(run, j)
 		}
 		// The last block of the run that can be read says where to go on.
-		readable, at, distance := false, uint64(0), uint32(0)
+		readable, distance := false, uint32(0)
+		at = 0
 		var foot *footer
-		_, err := a.payloads(ctx, v, run, func(j uint64, payload []byte) error {
+		_, err = a.payloads(ctx, v, run, func(j uint64, payload []byte) error {
 			h, body, err := parsePayload(payload, j)
 			if err != nil || readable && j <= at {
 				return nil
@@ -169,20 +175,23 @@ func (a *Archive) latestFooter(ctx context.Context, v *logView, end uint64) (*fo
 			readable, at, distance, foot = true, j, h.distance, f
 			return nil
 		})
+		unsure = unsure || slices.ContainsFunc(run, func(j uint64) bool {
+			return (!readable || j > at) && !v.blocks.lostBlock(j)
+		})
 		switch {
 		case err != nil:
-			return nil, 0, err
+			return nil, 0, false, err
 		case !readable:
 			i, ok = v.blocks.dataBefore(run[len(run)-1])
 			batch = min(batch*8, 64)
 		case foot != nil:
-			return foot, at, nil
+			return foot, at, unsure, nil
 		case distance == noFooter:
-			return nil, 0, nil
+			return nil, 0, unsure, nil
 		default:
 			i, ok = v.blocks.dataBefore(at - uint64(distance) + 1)
 			batch = 1
 		}
 	}
-	return nil, 0, nil
+	return nil, 0, unsure, nil
 }

@@ -34,11 +34,11 @@ func (a *Archive) loadFooter(ctx context.Context, v *logView) error {
 			return nil
 		}
 	}
-	f, at, err := a.latestFooter(ctx, v, v.blocks.size)
+	f, at, unsure, err := a.latestFooter(ctx, v, v.blocks.size)
 	if err != nil {
 		return fmt.Errorf("archive: finding the newest commit of log %s: %w", v.id, err)
 	}
-	v.foot, v.footAt, v.loaded = f, at, true
+	v.foot, v.footAt, v.unsure, v.loaded = f, at, unsure, true
 	if f != nil && at == last {
 		a.cacheError(a.cache.putFooter(v, at, f))
 	}
@@ -107,7 +107,7 @@ func (a *Archive) segments(ctx context.Context, v *logView, typ byte, refs []seg
 func (a *Archive) recoverSegment(ctx context.Context, v *logView, typ byte, s segmentRef, fn func(segmentRef, []byte) error, scan func(first, end uint64) error) error {
 	next := s.first
 	if s.generation > 0 {
-		f, _, err := a.latestFooter(ctx, v, uint64(s.loc.block))
+		f, _, _, err := a.latestFooter(ctx, v, uint64(s.loc.block))
 		if err != nil {
 			return err
 		}

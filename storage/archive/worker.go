@@ -86,6 +86,10 @@ func (w *worker) entry(ctx context.Context, ds *dirState, i int) error {
 	if e.Kind == fstree.File {
 		err := w.file(ctx, ds, i)
 		w.b.meter.files.Add(1)
+		if !ds.known[i] {
+			w.b.missed.Add(1)
+			w.b.missedBytes.Add(e.Size)
+		}
 		return err
 	}
 	n, err := ds.dir.Node(e)
