@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"cobox/appliance/admin"
@@ -50,7 +51,8 @@ func checkStore(ctx context.Context, store *replica.Store, progress func(admin.C
 	report := &admin.CheckReport{Logs: found.Logs, Leaves: found.Leaves, Blocks: found.Blocks,
 		DamageCount: found.DamageCount, Damaged: []admin.Damaged{}, Millis: time.Since(start).Milliseconds()}
 	for _, d := range found.Damage[:min(len(found.Damage), admin.MaxDamaged)] {
-		damaged := admin.Damaged{Index: d.Index, What: d.What, Error: d.Err.Error()}
+		text, _, _ := strings.Cut(d.Err.Error(), "\n") // the store adds lines of detail
+		damaged := admin.Damaged{Index: d.Index, What: d.What, Error: text}
 		if d.Log != (merklelog.LogID{}) {
 			damaged.Log = d.Log.String()
 		}

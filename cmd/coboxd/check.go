@@ -50,8 +50,7 @@ func (p *program) check(ctx context.Context, data string) error {
 			fmt.Fprintf(p.stderr, "checked %d of %d blocks in %d of %d logs\n", done.Blocks, done.TotalBlocks, done.Logs, done.TotalLogs)
 		}
 	}
-	log := slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	report, err := appliance.Check(ctx, data, log, progress)
+	report, err := appliance.Check(ctx, data, p.logger(slog.LevelWarn), progress)
 	if err != nil {
 		return err
 	}

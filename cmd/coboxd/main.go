@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -160,4 +161,19 @@ func (p *program) flags(cmd *cobra.Command) config.Flags {
 		f.Data = &p.data
 	}
 	return f
+}
+
+// logger writes what an administrator should know to standard error.
+func (p *program) logger(level slog.Level) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		// The store's errors print pages of stack traces unless asked for their text.
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(err.Error())
+		}
+		return a
+	}}
+	if p.json {
+		return slog.New(slog.NewJSONHandler(p.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, o))
 }

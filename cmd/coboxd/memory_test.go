@@ -228,13 +228,14 @@ func TestMemoryUnderHostileConnections(t *testing.T) {
 	}
 
 	const connections, atATime = 10_000, 5_000
+	elsewhere := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 9, 9, 9)}} // another network than the member's
 	slots := make(chan struct{}, atATime)
 	var strangers sync.WaitGroup
 	for i := range connections {
 		slots <- struct{}{}
 		strangers.Go(func() {
 			defer func() { <-slots }()
-			nc, err := net.Dial("tcp", p.listen)
+			nc, err := elsewhere.DialContext(ctx, "tcp", p.listen)
 			if err != nil {
 				t.Error(err)
 				return

@@ -78,7 +78,7 @@ func (p *program) serve(ctx context.Context, settings config.Config) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
-	log := p.logger()
+	log := p.logger(slog.LevelInfo)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	stuck := make(chan struct{})
@@ -118,14 +118,6 @@ func (p *program) serve(ctx context.Context, settings config.Config) error {
 		p.emit("summary", struct{}{})
 	}
 	return nil
-}
-
-// logger writes what an administrator should know to standard error.
-func (p *program) logger() *slog.Logger {
-	if p.json {
-		return slog.New(slog.NewJSONHandler(p.stderr, nil))
-	}
-	return slog.New(slog.NewTextHandler(p.stderr, nil))
 }
 
 // ready shows where the box is and, while it is unclaimed, its code.
