@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 	"cobox/netlink/replicate"
 	"cobox/storage/archive"
 	"cobox/storage/archive/spool"
+	"cobox/storage/merklelog"
 )
 
 type backupBox struct {
@@ -124,60 +126,129 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) error 
 	}
 	defer s.close()
 	own := s.spools[log.ID()]
-
 	d := s.deliver(ctx)
 	defer d.end()
-	hooks, done := a.hooks("Backing up")
-	o := archive.BackupOptions{
-		Log: own.Writer(ctx), Sealer: s.sealer(log),
-		Paths: paths, Exclude: append(f.exclude, ownState(st.Home)...), ExcludeFiles: f.excludeFiles,
-		ExcludeCaches: f.excludeCaches, OneFileSystem: f.oneFile,
-		Tags: f.tags, Host: f.host, Program: "cobox " + version, DryRun: f.dryRun, Force: f.force, Hooks: hooks,
-	}
-	sum, err := s.archive.Backup(ctx, o)
-	done()
-	if err != nil {
-		return explainBackup(err, d)
-	}
-	e := backupSummary{
-		Space: f.space, DryRun: f.dryRun, Files: sum.Stats.Files, Dirs: sum.Stats.Dirs, Others: sum.Stats.Others,
-		Bytes: sum.Stats.Bytes, BytesNew: sum.Stats.New, Blocks: sum.Blocks + sum.Padding, Padding: sum.Padding,
-		Errors: sum.Stats.Errors, Seconds: sum.Duration.Seconds(), Boxes: []backupBox{},
-	}
-	if sum.Snapshot != nil {
-		e.Snapshot = sum.Snapshot.ID.String()
-	}
-	if f.dryRun {
-		a.ui.Emit(e)
-		return nil
-	}
 
-	meter := a.ui.Meter("Waiting for receipts")
-	lost := own.Holes()
-	total := own.Waiting()
-	receipts, failed := d.wait(ctx, own, sum.Checkpoint.Size, lost, func() {
-		left := min(own.Waiting(), total)
-		meter.Update(ui.Progress{Bytes: total - left, TotalBytes: total, Final: true})
-	})
-	meter.Done()
-	if ctx.Err() != nil {
-		return ctx.Err()
+	var e backupSummary
+	var receipts []boxReceipt
+	var failed map[*link]error
+	for again := false; ; again = true {
+		o := archive.BackupOptions{
+			Log: own.Writer(ctx), Sealer: s.sealer(log),
+			Paths: paths, Exclude: append(f.exclude, ownState(st.Home)...), ExcludeFiles: f.excludeFiles,
+			ExcludeCaches: f.excludeCaches, OneFileSystem: f.oneFile,
+			Tags: f.tags, Host: f.host, Time: a.now(), Program: "cobox " + version, DryRun: f.dryRun, Force: f.force,
+		}
+		sum, err := a.runBackup(ctx, s, o)
+		if err != nil {
+			return explainBackup(err, d)
+		}
+		if !again {
+			e = newBackupSummary(f, &sum)
+		}
+		if f.dryRun {
+			a.ui.Emit(e)
+			return nil
+		}
+		e.Snapshot = sum.Snapshot.ID.String()
+		lost := s.gone[log.ID()]
+		receipts, failed = a.awaitReceipts(ctx, d, own, sum.Checkpoint.Size, lost)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if len(receipts) > 0 {
+			if !slices.Equal(log.Lost, lost) {
+				log.Lost = lost
+				if err := st.Save(); err != nil {
+					return err
+				}
+			}
+			break
+		}
+		// A box said meanwhile that it has lost blocks. If nobody else has them,
+		// what lay in them is stored again, by a backup that knows it.
+		if again || len(own.Holes()) == 0 {
+			break
+		}
+		now, err := s.lost(ctx, log, own)
+		if err != nil {
+			return err
+		}
+		if within(now, lost) {
+			break
+		}
+		a.ui.Warnf("a box has lost %s of earlier backups; what lay there is stored again", ui.Bytes(merklelog.CountRanges(now)*merklelog.BlockSize))
+		if log, err = s.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	if d.forked() {
+		if err := s.leave(log, "a box knows another version of this device's log (was its state copied or restored?)"); err != nil {
+			return err
+		}
+		return &ui.Failure{Exit: ui.ExitFailed, Code: "forked", What: "this backup is on no box: it was appended to a log that can no longer be used",
+			Hint: "Run the backup again: it begins a new log and stores everything that no box holds."}
+	}
+	if len(receipts) == 0 {
+		// The last commit ran with a box in reach and was not synced then.
+		d.end()
+		own.SetReach()
+		if _, err := own.Commit(ctx); err != nil {
+			return ui.Fail(err, "spool", "the backup is on no box and could not be made safe on this computer either", "See whether the disk is full or failing, and run the backup again.")
+		}
+		return notDelivered(failed, own.Waiting())
 	}
 	e.Waiting = own.Waiting()
 	for _, r := range receipts {
 		e.Boxes = append(e.Boxes, backupBox{boxID(r.Box), r.Box.Name, r.Size, r.Root.String()})
 	}
-	if len(receipts) == 0 {
-		return notDelivered(failed, e.Waiting)
-	}
 	for l, err := range failed {
 		a.ui.Warnf("box %q does not hold this backup: %v", l.box.Name, err)
 	}
+	s.removeLeft()
 	a.ui.Emit(e)
-	if sum.Stats.Errors > 0 {
+	if e.Errors > 0 {
 		a.exit = ui.ExitPartial
 	}
 	return nil
+}
+
+func (a *app) runBackup(ctx context.Context, s *space, o archive.BackupOptions) (archive.BackupSummary, error) {
+	hooks, done := a.hooks("Backing up")
+	defer done()
+	o.Hooks = hooks
+	return s.archive.Backup(ctx, o)
+}
+
+func newBackupSummary(f *backupFlags, sum *archive.BackupSummary) backupSummary {
+	return backupSummary{
+		Space: f.space, DryRun: f.dryRun, Files: sum.Stats.Files, Dirs: sum.Stats.Dirs, Others: sum.Stats.Others,
+		Bytes: sum.Stats.Bytes, BytesNew: sum.Stats.New, Blocks: sum.Blocks + sum.Padding, Padding: sum.Padding,
+		Errors: sum.Stats.Errors, Seconds: sum.Duration.Seconds(), Boxes: []backupBox{},
+	}
+}
+
+// awaitReceipts shows the progress of what d.wait waits for.
+func (a *app) awaitReceipts(ctx context.Context, d *delivery, own *spool.Spool, size uint64, lost []merklelog.Range) ([]boxReceipt, map[*link]error) {
+	meter := a.ui.Meter("Waiting for receipts")
+	defer meter.Done()
+	total := own.Waiting()
+	return d.wait(ctx, own, size, lost, func() {
+		left := min(own.Waiting(), total)
+		meter.Update(ui.Progress{Bytes: total - left, TotalBytes: total, Final: true})
+	})
+}
+
+// removeLeft removes what is on this device of logs that it has left: what no
+// box held of them was stored again by now.
+func (s *space) removeLeft() {
+	for _, l := range s.sp.Logs {
+		if l.Own && l.Left {
+			if err := os.RemoveAll(s.st.Home.LogDir(l.ID())); err != nil {
+				s.a.log.Warn("an old log was not removed", "log", l.ID(), "error", err)
+			}
+		}
+	}
 }
 
 // boxID is how a box is named to programs: its static key in hexadecimal.

@@ -115,9 +115,13 @@ func (d *delivery) session(ctx context.Context, l *link, session *replicate.Sess
 	wg.Wait()
 }
 
-// watch hands the receipts for one log to its spool until the offer ends.
+// watch hands the receipts for one log to its spool until the offer ends. A box
+// that takes nothing for long, though it lacks something, is left out, so that
+// it cannot hold up the backup to the others.
 func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *replicate.Offering) {
 	var last uint64 // sequence of the receipt that was handed over
+	idle := time.NewTimer(stall)
+	defer idle.Stop()
 	for {
 		p, changed := o.Progress()
 		if p.Receipt != nil && p.Receipt.Sequence != last {
@@ -130,6 +134,15 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 		}
 		select {
 		case <-changed:
+			idle.Reset(stall)
+		case <-idle.C:
+			if p, _ := o.Progress(); p.Receipt != nil && p.Receipt.Size >= own.Checkpoint().Size {
+				idle.Reset(stall) // it has everything: there is nothing to say
+				continue
+			}
+			d.update(l, func(b *boxDelivery) { b.err, b.taking = errStalled, false })
+			o.Close()
+			return
 		case <-o.Done():
 			// With the session the link ends; anything else is the box's no.
 			if err := o.Err(); err != nil && !errors.Is(err, replicate.ErrClosed) && ctx.Err() == nil {
@@ -142,6 +155,21 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 			return
 		}
 	}
+}
+
+// forked reports whether a box has refused the log because two versions of it
+// exist, or because it knows more of it: nothing may be appended to it any more.
+func (d *delivery) forked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range d.boxes {
+		var back *replicate.RegressionError
+		var fork *merklelog.ForkError
+		if errors.As(b.err, &back) || errors.As(b.err, &fork) || errors.Is(b.err, &replicate.Error{Code: replicate.CodeFrozen}) {
+			return true
+		}
+	}
+	return false
 }
 
 // writingID names the log that the backup appends to.
@@ -236,6 +264,8 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 			}
 			var holes *replicate.HolesError
 			switch {
+			case (err == nil || errors.As(err, &holes)) && !d.s.holdsForeign(l):
+				return nil, errLateBox
 			case err == nil:
 				return r, nil
 			case errors.As(err, &holes) && !holes.Truncated && within(holes.Holes, lost):
@@ -262,6 +292,14 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 		case <-time.After(100 * time.Millisecond): // the link's own state changes without d.changed
 		}
 	}
+}
+
+var errLateBox = errors.New("it was reached too late to ask whether it holds everything that this backup refers to; the next backup does")
+
+// holdsForeign reports whether a box was asked, before the backup began, for the
+// logs of other devices that the backup may refer to, or there are none.
+func (s *space) holdsForeign(l *link) bool {
+	return s.foreign[l] || !slices.ContainsFunc(s.sp.Logs, func(log *device.Log) bool { return (!log.Own || log.Left) && !log.Avoid })
 }
 
 // within reports whether every block of a lies in b.
@@ -337,25 +375,32 @@ func (r *relay) elsewhere() bool {
 	return slices.ContainsFunc(r.d.s.holdersOf(r.ID()), func(h holder) bool { return h.link != r.to })
 }
 
-// notDelivered explains why no box has everything.
+// notDelivered explains why no box has everything. What waits here was synced.
 func notDelivered(failed map[*link]error, waiting uint64) error {
-	var errs []error
-	for l, err := range failed {
-		var no *replicate.Error
-		if errors.As(err, &no) && isRefusal(no.Code) {
-			return refusal(l.box.Name, no)
-		}
-		errs = append(errs, &ui.Failure{What: ui.Printable(l.box.Name), Err: err})
-	}
-	f := &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable", Err: errors.Join(errs...),
+	f := &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable",
 		Hint: "The backup is complete and kept on this computer (" + ui.Bytes(waiting) + "); it is sent with the next backup that reaches a box."}
-	if errors.Is(f.Err, noiseconn.ErrNoAnswer) {
-		f.Hint += "\n" + hangUpHint
-	}
 	if len(failed) == 0 {
 		f.What = "this device is paired with no box"
 		f.Hint = "The backup is complete and kept on this computer; pair a box with 'cobox pair' and run it again."
-		f.Err = nil
+		return f
 	}
+	var errs []error
+	for l, err := range failed {
+		var refused *replicate.Error
+		var holes *replicate.HolesError
+		if errors.As(err, &refused) {
+			return refusal(l.box.Name, refused)
+		}
+		if errors.As(err, &holes) {
+			missing := ui.Bytes(merklelog.CountRanges(holes.Holes) * merklelog.BlockSize)
+			return &ui.Failure{Exit: ui.ExitFailed, Code: "box_lacks_blocks", What: fmt.Sprintf("box %q lacks %s of earlier backups, which only another box has by its last receipt", ui.Printable(l.box.Name), missing),
+				Hint: "Bring the other box back into reach and run the backup again. If it is gone for good, run 'cobox forget BOX' for it:\nthe next backup then stores again what it held."}
+		}
+		if errors.Is(err, noiseconn.ErrNoAnswer) {
+			f.Hint = hangUpHint + "\n" + f.Hint
+		}
+		errs = append(errs, &ui.Failure{What: ui.Printable(l.box.Name), Err: err})
+	}
+	f.Err = errors.Join(errs...)
 	return f
 }

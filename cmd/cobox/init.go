@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -103,7 +102,7 @@ func (a *app) init(ctx context.Context, phraseOut, name string) error {
 // is not kept.
 func (a *app) newDevice(acct *seal.Account, name string, revocations uint32) (*device.State, error) {
 	keys := seal.NewDevice()
-	cert, err := acct.Certify(keys.Public(), revocations, time.Now())
+	cert, err := acct.Certify(keys.Public(), revocations, a.now())
 	if err != nil {
 		return nil, err
 	}

@@ -23,16 +23,18 @@ func (s *space) refresh(ctx context.Context) error {
 	lists := make([][]*replicate.LogEntry, len(links))
 	others := make([][]*device.Other, len(links))
 	errs := make([]error, len(links))
+	asking, cancel := context.WithTimeoutCause(ctx, stall, errStalled)
+	defer cancel()
 	var wg sync.WaitGroup
 	for i, l := range links {
 		session, _ := l.now()
 		if session == nil {
 			continue
 		}
-		wg.Go(func() { lists[i], errs[i] = session.Logs(ctx, s.st.Card.ID) })
+		wg.Go(func() { lists[i], errs[i] = session.Logs(asking, s.st.Card.ID) })
 		wg.Go(func() {
 			var err error
-			if others[i], err = accountDevices(ctx, session, s.st.Card.ID); err != nil {
+			if others[i], err = accountDevices(asking, session, s.st.Card.ID); err != nil {
 				s.a.log.Warn("a box does not list the account's devices", "box", l.box.Name, "error", err)
 			}
 		})
@@ -53,16 +55,24 @@ func (s *space) refresh(ctx context.Context) error {
 			continue
 		}
 		for _, e := range lists[i] {
+			id := e.Manifest.ID()
+			s.stated = append(s.stated, *e)
 			if e.Readable == nil {
-				continue
+				continue // nothing of it has arrived but its name
+			}
+			if known := s.known(id); known != nil && known.Known != nil && e.Readable.Size < known.Known.Size {
+				s.a.ui.Warnf("box %q shows an older state of a log than was seen before: %d blocks, not %d", l.box.Name, e.Readable.Size, known.Known.Size)
 			}
 			s.mu.Lock()
-			id := e.Manifest.ID()
 			s.holders[id] = append(s.holders[id], holder{l, e})
 			s.mu.Unlock()
 			change, err := s.learn(ctx, l, e, s.st.Keys.KEM())
 			if err != nil {
-				s.a.log.Warn("a log cannot be read", "log", e.Manifest.ID(), "box", l.box.Name, "error", err)
+				s.unreadable++
+				s.a.log.Warn("a log cannot be read", "log", id, "box", l.box.Name, "error", err)
+			}
+			if change == nil && err == nil {
+				change = s.seen(e)
 			}
 			if change != nil {
 				change(s.st)
@@ -76,6 +86,32 @@ func (s *space) refresh(ctx context.Context) error {
 				change(st)
 			}
 		})
+	}
+	return nil
+}
+
+// seen notes how far a log of another device has come, so that a box that shows
+// less later is noticed.
+func (s *space) seen(e *replicate.LogEntry) func(*device.State) {
+	id := e.Manifest.ID()
+	log := s.known(id)
+	if log == nil || log.Own && !log.Left || log.Known != nil && log.Known.Size >= e.Readable.Size {
+		return nil
+	}
+	cp := *e.Readable
+	return func(st *device.State) {
+		if log := (&space{st: st}).known(id); log != nil {
+			log.Known = &cp
+		}
+	}
+}
+
+// known finds a log in the state.
+func (s *space) known(id merklelog.LogID) *device.Log {
+	for _, sp := range s.st.Spaces {
+		if l := sp.Log(id); l != nil {
+			return l
+		}
 	}
 	return nil
 }
@@ -134,6 +170,9 @@ func (s *space) learn(ctx context.Context, l *link, e *replicate.LogEntry, key s
 	if err != nil {
 		return nil, err
 	}
+	if sp := s.st.SpaceByTag(env.Space.Tag); sp != nil && (sp.Keys.ChunkID != env.Space.ChunkID || sp.Keys.Chunker != env.Space.Chunker) {
+		return nil, errors.New("the log claims other keys for its space")
+	}
 	return func(st *device.State) {
 		sp := st.SpaceByTag(env.Space.Tag)
 		if sp == nil {
@@ -146,10 +185,14 @@ func (s *space) learn(ctx context.Context, l *link, e *replicate.LogEntry, key s
 			sp.Logs = append(sp.Logs, log)
 		}
 		log.Keys, log.Envelopes = env.Keys, places
+		cp := *e.Readable
+		log.Known = &cp
 	}, nil
 }
 
-// readEnvelopes reads all key envelopes of a log and opens the newest.
+// readEnvelopes finds the key envelopes of a log and opens the newest that is
+// there: it has the keys of all epochs before. That an older one is damaged or
+// missing costs nothing.
 func readEnvelopes(ctx context.Context, l *link, e *replicate.LogEntry, key seal.KEMPrivate) (*seal.Envelope, []archive.Envelope, error) {
 	session, _ := l.now()
 	if session == nil {
@@ -164,45 +207,80 @@ func readEnvelopes(ctx context.Context, l *link, e *replicate.LogEntry, key seal
 	if len(indexes) == 0 {
 		return nil, nil, errors.New("the box shows no key envelope")
 	}
-	var places []archive.Envelope
-	var newest [][]byte // blocks of the last envelope
-	next := uint32(0)   // epoch that must come next
-	parts := 0          // of the last envelope
+	blocks := make(map[uint64][]byte, len(indexes))
 	err := session.Read(ctx, e.Manifest, *e.Readable, indexes, func(i uint64, block []byte, _ merklelog.Leaf) error {
-		h, err := seal.ParseEnvelopeHeader(block)
-		if err != nil {
-			return err
-		}
-		if h.Part == 0 {
-			if len(newest) != parts {
-				return fmt.Errorf("envelope before block %d is not whole", i)
-			}
-			if h.Epoch != next {
-				return fmt.Errorf("envelope of epoch %d at block %d, want epoch %d", h.Epoch, i, next)
-			}
-			next++
-			places = append(places, archive.Envelope{Index: i, Blocks: uint32(h.Parts)})
-			newest, parts = nil, h.Parts
-		}
-		if h.Part != len(newest) || h.Parts != parts {
-			return fmt.Errorf("envelope at block %d is out of order", i)
-		}
-		newest = append(newest, slices.Clone(block))
+		blocks[i] = slices.Clone(block)
 		return nil
 	})
-	if err != nil {
+	var absent *replicate.NotHeldError
+	if err != nil && !errors.As(err, &absent) {
 		return nil, nil, fmt.Errorf("reading the key envelopes: %w", err)
 	}
-	if len(newest) != parts { // cut by the checkpoint
-		places, next = places[:len(places)-1], next-1
-		return nil, nil, errors.New("the newest key envelope is not whole yet")
-	}
-	env, err := seal.OpenEnvelope(e.Manifest.ID(), places[len(places)-1].Index, newest, key)
+	places, err := placeEnvelopes(indexes, blocks)
 	if err != nil {
 		return nil, nil, err
 	}
-	if env.Epoch+1 != next || env.Space.Tag != e.Manifest.Space {
-		return nil, nil, errors.New("the key envelope does not belong where it lies")
+	err = errors.New("no key envelope is whole")
+	for n := len(places); n > 0; n-- {
+		p := places[n-1]
+		var parts [][]byte
+		for i := p.Index; i < p.Index+uint64(p.Blocks); i++ {
+			if b := blocks[i]; b != nil {
+				parts = append(parts, b)
+			}
+		}
+		if len(parts) != int(p.Blocks) {
+			continue
+		}
+		env, oerr := seal.OpenEnvelope(e.Manifest.ID(), p.Index, parts, key)
+		if oerr != nil {
+			err = oerr
+			continue
+		}
+		if int(env.Epoch) != n-1 || env.Space.Tag != e.Manifest.Space {
+			return nil, nil, errors.New("a key envelope does not belong where it lies")
+		}
+		return env, places[:n], nil
 	}
-	return env, places, nil
+	return nil, nil, err
+}
+
+// placeEnvelopes tells where each envelope begins and how long it is, from the
+// indexes of all their blocks and as many of the blocks as there are. The n-th
+// begins epoch n.
+func placeEnvelopes(indexes []uint64, blocks map[uint64][]byte) ([]archive.Envelope, error) {
+	var places []archive.Envelope
+	left := 0 // blocks that the last place still needs; -1: not known
+	for at, i := range indexes {
+		adjacent := at > 0 && indexes[at-1]+1 == i
+		first := !adjacent || left == 0
+		parts := -1
+		if b := blocks[i]; b != nil {
+			h, err := seal.ParseEnvelopeHeader(b)
+			if err != nil {
+				return nil, fmt.Errorf("key envelope at block %d: %w", i, err)
+			}
+			if h.Part == 0 {
+				if int(h.Epoch) != len(places) {
+					return nil, fmt.Errorf("key envelope of epoch %d at block %d, want epoch %d", h.Epoch, i, len(places))
+				}
+				first, parts = true, h.Parts
+			} else if first && left == 0 && adjacent {
+				return nil, fmt.Errorf("key envelope at block %d is out of order", i)
+			}
+		}
+		if first {
+			places = append(places, archive.Envelope{Index: i, Blocks: 1})
+			left = parts - 1
+			if parts < 0 {
+				left = -1
+			}
+			continue
+		}
+		places[len(places)-1].Blocks++
+		if left > 0 {
+			left--
+		}
+	}
+	return places, nil
 }

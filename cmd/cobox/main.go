@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -27,14 +28,15 @@ import (
 
 var version = "unknown" // set by the build
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() { os.Exit(run(os.Args[1:], time.Now)) }
 
 // app is one run of the program.
 type app struct {
 	ui      *ui.UI
 	home    device.Home
 	log     *slog.Logger
-	exit    int // of a command that is done, but not wholly
+	now     func() time.Time // what the computer's clock says, which may be wrong by years
+	exit    int              // of a command that is done, but not wholly
 	began   bool
 	flags   globalFlags
 	profile func()
@@ -66,7 +68,7 @@ Exit codes:
   130  interrupted; the same command goes on where it stopped
 `
 
-func run(args []string) int {
+func run(args []string, now func() time.Time) int {
 	// A backup makes garbage faster than it keeps data: collect late while
 	// the heap is small, early when it is not. GOGC and GOMEMLIMIT still win.
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -74,7 +76,7 @@ func run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &app{}
+	a := &app{now: now}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(os.Stdout)
@@ -149,7 +151,7 @@ func (a *app) root() *cobra.Command {
 	p.Lookup("cpuprofile").Hidden = true
 	root.AddCommand(
 		a.initCommand(), a.pairCommand(), a.joinCommand(), a.boxCommand(), a.sheetCommand(),
-		a.boxesCommand(), a.statusCommand(),
+		a.boxesCommand(), a.forgetCommand(), a.statusCommand(),
 		a.backupCommand(), a.snapshotsCommand(), a.lsCommand(), a.restoreCommand(), a.verifyCommand(),
 		a.recoverCommand(), a.versionCommand(),
 	)

@@ -174,7 +174,7 @@ func (a *app) pair(ctx context.Context, arg, address string, want pairing.Kind) 
 	}
 	box := &device.Box{
 		Name: enrolled.BoxName, Static: code.Box, Sign: enrolled.SigningKey, PSK: enrolled.LinkPSK,
-		Administrator: enrolled.Role == pairing.RoleAdministrator, Quota: enrolled.Quota, Version: conn.Version(), Paired: time.Now().UTC().Truncate(time.Second),
+		Administrator: enrolled.Role == pairing.RoleAdministrator, Quota: enrolled.Quota, Version: conn.Version(), Paired: a.now().UTC().Truncate(time.Second),
 	}
 	var stated []string
 	for _, x := range enrolled.Addresses {

@@ -27,6 +27,7 @@ type recoverEvent struct {
 	Device      string     `json:"device"`
 	Spaces      []string   `json:"spaces"`
 	Logs        int        `json:"logs"`
+	Unreadable  int        `json:"unreadable"` // logs that a box holds and that cannot be read
 	Boxes       []namedBox `json:"boxes"`
 	Sheet       string     `json:"sheet"`
 }
@@ -117,8 +118,11 @@ func (a *app) recover(ctx context.Context, phraseFile, boxCode, address, name st
 		return err
 	}
 	var problems []error
+	unreadable := 0
 	for _, c := range candidates {
-		if err := a.recoverFrom(ctx, st, acct, c); err != nil {
+		n, err := a.recoverFrom(ctx, st, acct, c)
+		unreadable = max(unreadable, n)
+		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -138,7 +142,7 @@ func (a *app) recover(ctx context.Context, phraseFile, boxCode, address, name st
 	if err != nil {
 		return err
 	}
-	e := recoverEvent{Account: acct.ID(), Fingerprint: acct.ID().Fingerprint(), Device: st.Name, Spaces: []string{}, Boxes: []namedBox{}, Sheet: sheet}
+	e := recoverEvent{Account: acct.ID(), Fingerprint: acct.ID().Fingerprint(), Device: st.Name, Spaces: []string{}, Unreadable: unreadable, Boxes: []namedBox{}, Sheet: sheet}
 	for _, sp := range st.Spaces {
 		e.Spaces = append(e.Spaces, sp.Keys.Name)
 		e.Logs += len(sp.Logs)
@@ -147,6 +151,9 @@ func (a *app) recover(ctx context.Context, phraseFile, boxCode, address, name st
 		e.Boxes = append(e.Boxes, namedBox{boxID(b), b.Name})
 	}
 	a.ui.Emit(e)
+	if e.Unreadable > 0 {
+		a.exit = ui.ExitPartial
+	}
 	a.ui.Notef("The recovery sheet was written anew: %s.", sheet)
 	a.ui.Notef("Next: cobox snapshots, then cobox restore --target DIR")
 	return nil
@@ -194,13 +201,13 @@ func noRecovery(err error) error {
 
 // recoverFrom logs in to one box with the recovery key, registers the new
 // device there and learns the account's logs.
-func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Account, c candidate) error {
+func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Account, c candidate) (unreadable int, err error) {
 	conn, worked, err := dialAny(ctx, c.addresses, noiseconn.Config{
 		Mode: noiseconn.ModeLink, Static: noiseconn.StaticPrivate(acct.RecoveryKey()),
 		Remote: c.key, PSK: noiseconn.PSK(acct.RecoveryRoot().PSK([32]byte(c.key))),
 	})
 	if err != nil {
-		return err
+		return unreadable, err
 	}
 	s := &space{a: a, st: st}
 	s.fleet = a.newFleet(st, nil)
@@ -210,22 +217,22 @@ func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Acco
 	})
 	if err != nil {
 		conn.Close()
-		return err
+		return unreadable, err
 	}
 	done := make(chan error, 1)
 	go func() { done <- session.Run(ctx) }()
 	defer func() { session.Close(); <-done }()
 
-	box := &device.Box{Static: c.key, Version: conn.Version(), Paired: time.Now().UTC().Truncate(time.Second)}
+	box := &device.Box{Static: c.key, Version: conn.Version(), Paired: a.now().UTC().Truncate(time.Second)}
 	l := &link{f: s.fleet, box: box, session: session, current: session}
 	hello, err := session.PeerHello(ctx)
 	if err != nil {
-		return err
+		return unreadable, err
 	}
 	box.Saw(worked, append(hello.Addresses, c.addresses...))
 	entries, err := session.Logs(ctx, st.Card.ID)
 	if err != nil {
-		return fmt.Errorf("listing the account's logs: %w", err)
+		return 0, fmt.Errorf("listing the account's logs: %w", err)
 	}
 	for _, e := range entries {
 		if e.Readable == nil {
@@ -234,6 +241,7 @@ func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Acco
 		}
 		change, err := s.learn(ctx, l, e, acct.KEM())
 		if err != nil {
+			unreadable++
 			a.ui.Warnf("a log on box %s cannot be read: %v", c.name, err)
 			continue
 		}
@@ -245,20 +253,23 @@ func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Acco
 		Card: account.AppendCard(nil, st.Card), Certificate: account.AppendCertificate(nil, st.Certificate), Name: deviceName(st.Name),
 	}, nil)
 	if err != nil {
-		return fmt.Errorf("registering this device: %w", err)
+		return unreadable, fmt.Errorf("registering this device: %w", err)
 	}
 	status, err := call[admin.Status](ctx, l, admin.MethodStatus, admin.StatusRequest{}, nil)
 	if err != nil {
-		return fmt.Errorf("asking for the box's keys: %w", err)
+		return unreadable, fmt.Errorf("asking for the box's keys: %w", err)
 	}
 	signer, err := hex.DecodeString(strings.TrimPrefix(status.Signer, "box:"))
 	if err != nil || len(signer) != len(box.Sign) || len(reg.LinkPSK) != len(box.PSK) {
-		return errors.New("the box's answer makes no sense")
+		return unreadable, errors.New("the box's answer makes no sense")
 	}
 	box.Name, box.Quota = reg.Box, reg.Quota.Bytes
+	if pairing.CheckName(box.Name) != nil {
+		box.Name = c.name
+	}
 	copy(box.Sign[:], signer)
 	box.Administrator = reg.Role == "administrator"
 	copy(box.PSK[:], reg.LinkPSK)
 	st.AddBox(box)
-	return nil
+	return unreadable, nil
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,7 +61,7 @@ func (a *app) writeSheet(st *device.State, out string) (string, error) {
 		out = filepath.Join(a.home.Config, "recovery-sheet")
 	}
 	out = strings.TrimSuffix(strings.TrimSuffix(out, ".html"), ".png")
-	s := &sheet.Sheet{Fingerprint: st.Card.ID.Fingerprint(), Made: time.Now()}
+	s := &sheet.Sheet{Fingerprint: st.Card.ID.Fingerprint(), Made: a.now()}
 	code := &pairing.Sheet{Account: st.Card.ID}
 	for _, b := range st.Boxes {
 		s.Boxes = append(s.Boxes, sheet.Box{Name: b.Name, Key: boxID(b), Addresses: b.Addresses})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,11 @@ type space struct {
 	writing bool                             // a backup is to be appended
 	spools  map[merklelog.LogID]*spool.Spool // own logs, if this command has the lock
 	unlock  func()
+
+	unreadable int                                   // logs of the account that a box holds and that cannot be read
+	stated     []replicate.LogEntry                  // what boxes state of own logs
+	foreign    map[*link]bool                        // boxes that hold every log a backup may refer to
+	gone       map[merklelog.LogID][]merklelog.Range // given to the archive as lost
 
 	mu      sync.Mutex
 	holders map[merklelog.LogID][]holder
@@ -68,10 +74,14 @@ func (a *app) openSpace(ctx context.Context, name string) (*space, error) {
 			return nil, err
 		}
 	}
-	if s.sp = st.Space(name); s.sp == nil {
-		if offline != nil {
-			return nil, offline
-		}
+	switch named := st.SpacesNamed(name); {
+	case len(named) == 1:
+		s.sp = named[0]
+	case len(named) > 1:
+		return nil, ambiguousSpace(named)
+	case offline != nil:
+		return nil, offline
+	default:
 		return nil, noSpace(st, name)
 	}
 	if offline == nil && s.anyWaiting() {
@@ -105,6 +115,16 @@ func noSpace(st *device.State, name string) error {
 	return &ui.Failure{Exit: ui.ExitFailed, Code: "unknown_space", What: fmt.Sprintf("there is no space %q", name), Hint: fmt.Sprintf("There are: %q.", known)}
 }
 
+// ambiguousSpace tells how to name one of several spaces of one name.
+func ambiguousSpace(list []*device.Space) error {
+	var tags []string
+	for _, sp := range list {
+		tags = append(tags, sp.Keys.Tag.String())
+	}
+	return &ui.Failure{Exit: ui.ExitFailed, Code: "ambiguous_space", What: fmt.Sprintf("there are %d spaces of the name %q", len(list), list[0].Keys.Name),
+		Hint: "Two devices made them without knowing of each other. Give one of these instead of the name: " + strings.Join(tags, " ")}
+}
+
 // readSpool opens this device's own logs, if no other command has them.
 func (s *space) readSpool() error {
 	unlock, err := s.a.home.Lock("restore")
@@ -119,7 +139,7 @@ func (s *space) readSpool() error {
 // without opening the spools.
 func (s *space) anyWaiting() bool {
 	return slices.ContainsFunc(s.sp.Logs, func(l *device.Log) bool {
-		if !l.Own {
+		if !l.Own || l.Left {
 			return false
 		}
 		info, err := spool.Inspect(s.st.Home.LogDir(l.ID()))
@@ -138,18 +158,45 @@ func (s *space) waiting() bool {
 	return false
 }
 
+// openSpools opens the logs of a space that this device writes. One whose files
+// are damaged is left: what boxes have of it stays readable, and the next backup
+// begins a new one.
 func (s *space) openSpools(sp *device.Space) error {
 	for _, l := range sp.Logs {
-		if !l.Own || s.spools[l.ID()] != nil {
+		if !l.Own || l.Left || s.spools[l.ID()] != nil {
 			continue
 		}
 		opened, err := spool.Open(s.st.Home.LogDir(l.ID()), s.spoolOptions())
+		if errors.Is(err, spool.ErrDamaged) {
+			s.a.log.Warn("this device's own log is damaged", "log", l.ID(), "error", err)
+			if err := s.leave(l, "the record of what this device wrote is damaged (a failing disk?)"); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("opening this device's log %.8v: %w", l.ID(), err)
 		}
 		s.spools[l.ID()] = opened
 	}
 	return nil
+}
+
+// leave ends the use of an own log. From now on it is read as the logs of other
+// devices are: as far as boxes hold it.
+func (s *space) leave(log *device.Log, why string) error {
+	s.a.ui.Warnf("%s: a new log is begun, and what no box holds of the old one is stored again", why)
+	log.Left, log.Lost = true, nil
+	if own := s.spools[log.ID()]; own != nil {
+		delete(s.spools, log.ID())
+		if err := own.Close(); err != nil {
+			s.a.log.Warn("closing the spool", "error", err)
+		}
+	}
+	if !s.a.locked {
+		return nil // what is known again at the next backup
+	}
+	return s.st.Save()
 }
 
 func (s *space) spoolOptions() spool.Options {
@@ -178,13 +225,15 @@ func (s *space) openArchive(ctx context.Context) error {
 		state := archive.LogState{ID: l.ID(), Opener: seal.NewOpener(l.ID(), l.Keys)}
 		if own := s.spools[l.ID()]; own != nil {
 			state.Size = own.Size()
-			lost, err := s.lost(ctx, own)
-			if err != nil {
-				return err
+			lost, known := s.gone[l.ID()]
+			if !known {
+				var err error
+				if lost, err = s.lost(ctx, l, own); err != nil {
+					return err
+				}
 			}
 			state.Lost = lost
-		}
-		if s.spools[l.ID()] == nil || l.Left { // a box may know more of one that went back
+		} else {
 			for _, h := range s.holdersOf(l.ID()) {
 				state.Size = max(state.Size, h.entry.Readable.Size)
 			}
@@ -206,13 +255,11 @@ func (s *space) openArchive(ctx context.Context) error {
 	return err
 }
 
-// lost finds the blocks of an own log that nobody has: neither the spool nor
-// any connected box. That is what a power cut can leave.
-func (s *space) lost(ctx context.Context, own *spool.Spool) ([]merklelog.Range, error) {
+// lost finds the blocks of an own log that nobody has: neither the spool, nor
+// any connected box, nor by its last receipt one that is not connected. A power
+// cut can leave such, and a box whose disk fails.
+func (s *space) lost(ctx context.Context, log *device.Log, own *spool.Spool) ([]merklelog.Range, error) {
 	holes := own.Holes()
-	if len(holes) == 0 {
-		return nil, nil
-	}
 	var indexes []uint64
 	for _, r := range holes {
 		for i := r.First; i < r.End(); i++ {
@@ -220,15 +267,20 @@ func (s *space) lost(ctx context.Context, own *spool.Spool) ([]merklelog.Range, 
 		}
 	}
 	lost := slices.Clone(holes)
-	err := s.fetch(ctx, own.ID(), indexes, nil, func(i uint64, _ []byte) error {
-		lost = merklelog.SubtractRange(lost, merklelog.Range{First: i, Count: 1})
-		return nil
-	})
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if len(indexes) > 0 {
+		err := s.fetch(ctx, own.ID(), indexes, nil, func(i uint64, _ []byte) error {
+			lost = merklelog.SubtractRange(lost, merklelog.Range{First: i, Count: 1})
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if len(lost) > 0 {
+			s.a.log.Warn("blocks are lost; what lay in them is stored again", "log", own.ID(), "blocks", merklelog.CountRanges(lost), "error", err)
+		}
 	}
-	if len(lost) > 0 {
-		s.a.log.Warn("blocks are lost; what lay in them is stored again", "log", own.ID(), "blocks", merklelog.CountRanges(lost), "error", err)
+	for _, r := range log.Lost {
+		lost = merklelog.AddRange(lost, r)
 	}
 	return lost, nil
 }
@@ -321,8 +373,15 @@ func (s *space) fetch(ctx context.Context, log merklelog.LogID, indexes []uint64
 	return nil
 }
 
-// patience is how long reading waits for a box that went away to come back.
-const patience = 20 * time.Second
+const (
+	// patience is how long reading waits for a box that went away to come back.
+	patience = 20 * time.Second
+	// stall is how long a box may answer nothing to a request before others are
+	// asked, or it is left out.
+	stall = time.Minute
+)
+
+var errStalled = errors.New("the box does not answer")
 
 // read reads from one box, and goes on when it comes back after a break.
 func (s *space) read(ctx context.Context, h holder, indexes []uint64, deliver func(uint64, []byte) error) error {
@@ -347,7 +406,11 @@ func (s *space) read(ctx context.Context, h holder, indexes []uint64, deliver fu
 		}
 		done := 0 // of todo: delivered, or passed over as absent
 		var stop error
-		err := session.Read(ctx, h.entry.Manifest, *h.entry.Readable, todo, func(i uint64, block []byte, _ merklelog.Leaf) error {
+		patient, cancel := context.WithCancelCause(ctx)
+		watch := time.AfterFunc(stall, func() { cancel(errStalled) })
+		err := session.Read(patient, h.entry.Manifest, *h.entry.Readable, todo, func(i uint64, block []byte, _ merklelog.Leaf) error {
+			watch.Stop()
+			defer watch.Reset(stall)
 			if stop = deliver(i, block); stop != nil {
 				return stop
 			}
@@ -358,6 +421,8 @@ func (s *space) read(ctx context.Context, h holder, indexes []uint64, deliver fu
 			done++
 			return nil
 		})
+		watch.Stop()
+		cancel(nil)
 		var absent *replicate.NotHeldError
 		switch {
 		case err == nil || stop != nil || ctx.Err() != nil || errors.As(err, &absent):

@@ -11,6 +11,7 @@ import (
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/replicate"
 	"cobox/storage/archive/spool"
+	"cobox/storage/merklelog"
 )
 
 // logStatus is one of this device's logs on one box, by the receipts that are
@@ -98,7 +99,7 @@ func (a *app) status() error {
 	for _, sp := range st.Spaces {
 		e := spaceStatus{Space: sp.Keys.Name, Boxes: len(st.Boxes)}
 		for _, l := range sp.Logs {
-			if !l.Own {
+			if !l.Own || l.Left {
 				continue
 			}
 			info, err := spool.Inspect(st.Home.LogDir(l.ID()))
@@ -142,9 +143,11 @@ func replicaStatus(sp *device.Space, l *device.Log, b *device.Box, info *spool.I
 		if r.Box != spool.BoxKey(b.Static) {
 			continue
 		}
-		for _, h := range r.Holes {
-			e.Missing += h.Count
+		holes := r.Holes
+		for _, lost := range l.Lost { // stored again since
+			holes = merklelog.SubtractRange(holes, lost)
 		}
+		e.Missing = merklelog.CountRanges(holes)
 		e.Size = r.Size
 		e.Bytes = (r.Size - e.Missing) * 65536
 		e.Complete = r.Size >= info.Checkpoint.Size && e.Missing == 0

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/replicate"
 	"cobox/storage/archive/spool"
@@ -97,15 +98,15 @@ func (a *app) verify(ctx context.Context, only string, all bool) error {
 	if err := s.refresh(ctx); err != nil {
 		return err
 	}
-	if only != "" && st.Space(only) == nil {
-		return noSpace(st, only)
+	spaces := st.Spaces
+	if only != "" {
+		if spaces = st.SpacesNamed(only); len(spaces) == 0 {
+			return noSpace(st, only)
+		}
 	}
 	links := s.fleet.connected()
 	sum := verifySummary{Boxes: len(links), AllData: all}
-	for _, sp := range st.Spaces {
-		if only != "" && sp.Keys.Name != only {
-			continue
-		}
+	for _, sp := range spaces {
 		if err := s.openSpools(sp); err != nil {
 			return err
 		}
@@ -117,7 +118,7 @@ func (a *app) verify(ctx context.Context, only string, all bool) error {
 				if h == nil && own != nil && own.Checkpoint().Size == 0 {
 					continue
 				}
-				err := a.verifyReplica(ctx, h, own, l, all, &e)
+				err := a.verifyReplica(ctx, h, own, l, log, all, &e)
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
@@ -155,7 +156,7 @@ func (s *space) holderOf(log merklelog.LogID, l *link) *holder {
 	return nil
 }
 
-func (a *app) verifyReplica(ctx context.Context, h *holder, own *spool.Spool, l *link, all bool, e *verifyEvent) error {
+func (a *app) verifyReplica(ctx context.Context, h *holder, own *spool.Spool, l *link, log *device.Log, all bool, e *verifyEvent) error {
 	if h == nil {
 		return errors.New("the box shows nothing of this log")
 	}
@@ -191,14 +192,17 @@ func (a *app) verifyReplica(ctx context.Context, h *holder, own *spool.Spool, l 
 			return fmt.Errorf("the box has receipted %d of %d blocks; the rest is sent with the next backup", r.Size, cp.Size)
 		}
 	}
-	if !r.Complete() {
-		e.Missing = r.Size - r.Held
+	if h.entry.Readable.Size < r.Size {
+		return fmt.Errorf("the box can prove only %d of the %d blocks that it has receipted", h.entry.Readable.Size, r.Size)
+	}
+	if missing := r.Size - r.Held; missing > merklelog.CountRanges(log.Lost) {
+		e.Missing = missing
 		return fmt.Errorf("the box lacks %s", ui.Count(e.Missing, "block", "blocks"))
 	}
 	if !all {
 		return nil
 	}
-	return a.readBack(ctx, h, own, e)
+	return a.readBack(ctx, h, own, log, e)
 }
 
 // ownRoot computes the root of the first n leaves that this device wrote.
@@ -218,7 +222,7 @@ func ownRoot(own *spool.Spool, n uint64) (merklelog.Hash, error) {
 
 // readBack reads every block of a replica. The session checks each against the
 // writer's signature; blocks of an own log are compared with the own leaf, too.
-func (a *app) readBack(ctx context.Context, h *holder, own *spool.Spool, e *verifyEvent) error {
+func (a *app) readBack(ctx context.Context, h *holder, own *spool.Spool, log *device.Log, e *verifyEvent) error {
 	session, _ := h.link.now()
 	if session == nil {
 		return replicate.ErrClosed
@@ -250,7 +254,11 @@ func (a *app) readBack(ctx context.Context, h *holder, own *spool.Spool, e *veri
 		})
 		var absent *replicate.NotHeldError
 		if errors.As(err, &absent) {
-			e.Missing += uint64(len(absent.Indexes))
+			for _, i := range absent.Indexes {
+				if !merklelog.RangesContain(log.Lost, i) {
+					e.Missing++
+				}
+			}
 			continue
 		}
 		if err != nil {

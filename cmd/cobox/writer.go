@@ -9,8 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"cobox/cmd/cobox/device"
+	"cobox/cmd/cobox/ui"
 	"cobox/storage/account"
 	"cobox/storage/archive"
 	"cobox/storage/archive/spool"
@@ -47,7 +50,16 @@ func (a *app) openForWriting(ctx context.Context, st *device.State, name string)
 	if err := s.refresh(ctx); err != nil {
 		return nil, nil, err
 	}
-	if s.sp = st.Space(name); s.sp == nil {
+	switch named := st.SpacesNamed(name); {
+	case len(named) == 1:
+		s.sp = named[0]
+	case len(named) > 1:
+		return nil, nil, ambiguousSpace(named)
+	case s.unreadable > 0:
+		// It may be the very space: a second one of its name would hide it.
+		return nil, nil, &ui.Failure{Exit: ui.ExitFailed, Code: "unreadable_log", What: fmt.Sprintf("a box holds %s of your account that this device cannot read", ui.Count(uint64(s.unreadable), "log", "logs")),
+			Hint: "Run 'cobox backup' on the device that wrote it, which lets this one in, and then again here. See --verbose for the cause."}
+	default:
 		keys, err := seal.NewSpace(name)
 		if err != nil {
 			return nil, nil, err
@@ -58,31 +70,48 @@ func (a *app) openForWriting(ctx context.Context, st *device.State, name string)
 	if err := s.leaveRegressed(); err != nil {
 		return nil, nil, err
 	}
-	log, err := s.writingLog()
+	log, err := s.prepare(ctx)
 	if err != nil {
-		return nil, nil, err
-	}
-	if err := s.ensureEnvelope(ctx, log); err != nil {
-		return nil, nil, err
-	}
-	if err := s.avoidForeign(); err != nil {
-		return nil, nil, err
-	}
-	if err := s.openArchive(ctx); err != nil {
 		return nil, nil, err
 	}
 	ok = true
 	return s, log, nil
 }
 
-// avoidForeign marks the logs of the account's other devices that a connected
-// box does not hold whole. This device can bring its own logs to every box, but
+// prepare opens the archive for a backup into the log to append to, with
+// everything that is lost known, and makes sure that the log's keys can be
+// found in it. It is called again when a box turns out to have lost blocks.
+func (s *space) prepare(ctx context.Context) (*device.Log, error) {
+	log, err := s.writingLog()
+	if err != nil {
+		return nil, err
+	}
+	lost, err := s.lost(ctx, log, s.spools[log.ID()])
+	if err != nil {
+		return nil, err
+	}
+	s.gone = map[merklelog.LogID][]merklelog.Range{log.ID(): lost}
+	if err := s.ensureEnvelope(ctx, log, lost); err != nil {
+		return nil, err
+	}
+	if err := s.avoidForeign(); err != nil {
+		return nil, err
+	}
+	return log, s.openArchive(ctx)
+}
+
+// avoidForeign marks the logs of the account's other devices, and those that this
+// one has left, that a connected box does not hold whole. This device can bring its own logs to every box, but
 // not theirs, so a backup that referred to them could not be restored from that
 // box alone. What the backup would have found there it stores again.
 func (s *space) avoidForeign() error {
 	changed := false
+	s.foreign = map[*link]bool{}
+	for _, l := range s.fleet.connected() {
+		s.foreign[l] = true
+	}
 	for _, log := range s.sp.Logs {
-		if log.Own || log.Avoid {
+		if log.Own && !log.Left || log.Avoid {
 			continue
 		}
 		var size uint64
@@ -119,15 +148,17 @@ func (s *space) dropUnknownLogs() error {
 	}
 	for _, e := range entries {
 		known := slices.ContainsFunc(s.st.Spaces, func(sp *device.Space) bool {
-			return slices.ContainsFunc(sp.Logs, func(l *device.Log) bool { return l.ID().String() == e.Name() })
+			return slices.ContainsFunc(sp.Logs, func(l *device.Log) bool { return l.ID().String() == strings.TrimSuffix(e.Name(), epochsSuffix) })
 		})
 		if known {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		if info, err := spool.Inspect(path); err == nil && info.Checkpoint.Size > 0 {
-			s.a.log.Warn("a log that the device's state does not know is left alone", "path", path)
-			continue
+		if _, err := os.Lstat(filepath.Join(path, "manifest")); err == nil {
+			if info, err := spool.Inspect(path); err != nil || info.Checkpoint.Size > 0 {
+				s.a.log.Warn("a log that the device's state does not know is left alone", "path", path, "error", err)
+				continue
+			}
 		}
 		if err := os.RemoveAll(path); err != nil {
 			return err
@@ -136,34 +167,70 @@ func (s *space) dropUnknownLogs() error {
 	return nil
 }
 
-// leaveRegressed leaves the space's log if a box knows more of it than this
-// device does: its state went back, and appending would fork the log.
+// leaveRegressed leaves the space's log if this device's state went back: a box
+// knows more of the log than this device does, has frozen it because two
+// versions of it exist, or an epoch of its keys is missing here. To append would
+// fork the log, or seal what nobody can open.
 func (s *space) leaveRegressed() error {
 	log := s.sp.Writing()
 	if log == nil {
 		return nil
 	}
 	own := s.spools[log.ID()]
-	for _, h := range s.holdersOf(log.ID()) {
-		back, err := own.Regressed(h.entry.Checkpoint)
+	for _, e := range s.stated {
+		if e.Manifest.ID() != log.ID() {
+			continue
+		}
+		if e.Frozen {
+			return s.leave(log, "a box has two versions of this device's log (was its state copied to a second computer?)")
+		}
+		back, err := own.Regressed(e.Checkpoint)
 		if err != nil {
-			s.a.log.Warn("a box states a checkpoint that is not ours", "box", h.link.box.Name, "error", err)
+			s.a.log.Warn("a box states a checkpoint that is not ours", "error", err)
 			continue
 		}
 		if back {
-			return s.leave(log)
+			return s.leave(log, "this device's log went back to an older state (a restored disk?)")
 		}
 	}
-	if err := own.Err(); errors.Is(err, spool.ErrDamaged) {
-		return s.leave(log)
+	epochs, err := s.recordedEpochs(log)
+	if err != nil {
+		return err
+	}
+	if epochs > len(log.Keys) {
+		return s.leave(log, "this device's keys went back to an older state (a restored configuration?)")
+	}
+	if len(log.Keys) >= maxEpochs {
+		return s.leave(log, "this device's log has changed its readers very often")
 	}
 	return nil
 }
 
-func (s *space) leave(log *device.Log) error {
-	s.a.ui.Warnf("this device's log went back to an older state (a restored disk?); a new log is begun and nothing is lost")
-	log.Left = true
-	return s.st.Save()
+const (
+	// maxEpochs is how many epochs a log gets before a new one is begun: a box
+	// lists the places of 64 envelopes.
+	maxEpochs    = 60
+	epochsSuffix = ".epochs"
+)
+
+// The number of a log's epochs is kept beside its spool, too: the keys are in
+// the configuration folder, and one of the two folders may be restored without
+// the other.
+func (s *space) epochsPath(log *device.Log) string { return s.st.Home.LogDir(log.ID()) + epochsSuffix }
+
+func (s *space) recordedEpochs(log *device.Log) (int, error) {
+	b, err := os.ReadFile(s.epochsPath(log))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%s is damaged: %q is no number of epochs", s.epochsPath(log), b)
+	}
+	return n, nil
 }
 
 // writingLog returns the log to append to, and begins one if there is none.
@@ -178,11 +245,12 @@ func (s *space) writingLog() (*device.Log, error) {
 	}
 	rand.Read(m.Nonce[:])
 	for _, l := range s.sp.Logs {
-		if own := s.spools[l.ID()]; own != nil && l.Left {
-			if cp := own.Checkpoint(); cp.Size > 0 {
-				p := cp.Position()
-				m.Predecessor = &p
-			}
+		if !l.Own || !l.Left {
+			continue
+		}
+		if info, err := spool.Inspect(s.st.Home.LogDir(l.ID())); err == nil && info.Checkpoint.Size > 0 {
+			p := info.Checkpoint.Position()
+			m.Predecessor = &p
 		}
 	}
 	if err := merklelog.SignManifest(m, s.st.Keys.Signer()); err != nil {
@@ -205,8 +273,8 @@ func (s *space) writingLog() (*device.Log, error) {
 // ensureEnvelope begins a new epoch of the log unless its newest envelope is
 // sealed for exactly the devices that may read it. The new key is stored before
 // anything is sealed with it; an envelope that a crash kept out of the log is
-// forgotten here.
-func (s *space) ensureEnvelope(ctx context.Context, log *device.Log) error {
+// forgotten here, and one that is lost is replaced by a newer.
+func (s *space) ensureEnvelope(ctx context.Context, log *device.Log, lost []merklelog.Range) error {
 	own := s.spools[log.ID()]
 	size := own.Size()
 	for n := len(log.Envelopes); n > 0; n-- {
@@ -221,8 +289,11 @@ func (s *space) ensureEnvelope(ctx context.Context, log *device.Log) error {
 	for _, d := range roster.Devices {
 		want = append(want, d.Key)
 	}
-	if len(log.Envelopes) > 0 && slices.Equal(log.Recipients, want) {
-		return nil
+	if n := len(log.Envelopes); n > 0 && slices.Equal(log.Recipients, want) {
+		newest := merklelog.Range{First: log.Envelopes[n-1].Index, Count: uint64(log.Envelopes[n-1].Blocks)}
+		if !overlaps(newest, lost) {
+			return nil
+		}
 	}
 	env := &seal.Envelope{
 		Log: log.ID(), Index: size, Epoch: uint32(len(log.Keys)), Space: s.sp.Keys,
@@ -239,12 +310,20 @@ func (s *space) ensureEnvelope(ctx context.Context, log *device.Log) error {
 	if err := s.st.Save(); err != nil {
 		return err
 	}
+	if err := device.WriteFile(s.epochsPath(log), fmt.Appendln(nil, len(log.Keys))); err != nil {
+		return err
+	}
 	for _, b := range blocks {
 		if _, err := own.Append(ctx, b); err != nil {
 			return fmt.Errorf("appending the key envelope: %w", err)
 		}
 	}
 	return nil
+}
+
+// overlaps reports whether a block of r is in list.
+func overlaps(r merklelog.Range, list []merklelog.Range) bool {
+	return slices.ContainsFunc(list, func(x merklelog.Range) bool { return x.First < r.End() && r.First < x.End() })
 }
 
 // readers lists who may read what this device writes from now on: the account

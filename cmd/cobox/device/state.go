@@ -101,6 +101,9 @@ type Log struct {
 	// another device: some box of ours does not hold it, and each box must be
 	// able to bring everything back by itself.
 	Avoid bool
+	// Lost are blocks of an own log that nobody has. What lay in them was
+	// stored again, so nobody need wait for them.
+	Lost []merklelog.Range
 	// Recipients are the devices that the newest envelope was sealed to.
 	Recipients []account.DeviceKey
 	// Known is the newest checkpoint seen of a log that another device writes.
@@ -222,6 +225,11 @@ func WriteFile(path string, b []byte) (err error) {
 	return SyncDir(filepath.Dir(path))
 }
 
+// ForgetBox drops a box.
+func (s *State) ForgetBox(b *Box) {
+	s.Boxes = slices.DeleteFunc(s.Boxes, func(x *Box) bool { return x == b })
+}
+
 // Box finds a box by its name or by the beginning of its key.
 func (s *State) Box(name string) (*Box, error) {
 	var found []*Box
@@ -250,14 +258,19 @@ func (s *State) AddBox(b *Box) {
 	s.Boxes = append(s.Boxes, b)
 }
 
-// Space finds a space by name; nil if there is none.
-func (s *State) Space(name string) *Space {
+// SpacesNamed lists the spaces of that name; a tag in hexadecimal names exactly
+// one. Two devices that had not met can have made spaces of one name.
+func (s *State) SpacesNamed(name string) []*Space {
+	var list []*Space
 	for _, sp := range s.Spaces {
+		if sp.Keys.Tag.String() == name {
+			return []*Space{sp}
+		}
 		if sp.Keys.Name == name {
-			return sp
+			list = append(list, sp)
 		}
 	}
-	return nil
+	return list
 }
 
 // SpaceByTag finds a space by its tag; nil if there is none.
@@ -333,6 +346,7 @@ type (
 		Own        bool                `json:"own"`
 		Left       bool                `json:"left,omitempty"`
 		Avoid      bool                `json:"avoid,omitempty"`
+		Lost       []merklelog.Range   `json:"lost,omitempty"`
 		Recipients []account.DeviceKey `json:"recipients,omitempty"`
 		Known      []byte              `json:"known,omitempty"`
 	}
@@ -357,7 +371,7 @@ func (s *State) encode() ([]byte, error) {
 		for _, l := range sp.Logs {
 			lj := logJSON{
 				Manifest: merklelog.AppendManifest(nil, l.Manifest), Envelopes: l.Envelopes,
-				Own: l.Own, Left: l.Left, Avoid: l.Avoid, Recipients: l.Recipients,
+				Own: l.Own, Left: l.Left, Avoid: l.Avoid, Lost: l.Lost, Recipients: l.Recipients,
 			}
 			for _, k := range l.Keys {
 				lj.Keys = append(lj.Keys, k[:])
@@ -466,7 +480,10 @@ func (lj *logJSON) log() (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{Manifest: m, Envelopes: lj.Envelopes, Own: lj.Own, Left: lj.Left, Avoid: lj.Avoid, Recipients: lj.Recipients}
+	l := &Log{Manifest: m, Envelopes: lj.Envelopes, Own: lj.Own, Left: lj.Left, Avoid: lj.Avoid, Lost: lj.Lost, Recipients: lj.Recipients}
+	if err := merklelog.CheckRanges(lj.Lost, merklelog.MaxSize); err != nil {
+		return nil, err
+	}
 	for _, k := range lj.Keys {
 		var key seal.LogKey
 		if err := fixed("keys", key[:], k); err != nil {
