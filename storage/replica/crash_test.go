@@ -91,7 +91,7 @@ func newHistory(seed uint64, tune tuning) *history {
 		logs:    crashLogs(),
 		owed:    &owed{logs: make(map[int]*promise), table: make(map[string]string)},
 		mem:     vfs.NewCrashableMem(),
-		every:   40,
+		every:   52,
 		stride:  12,
 		cache:   1 << 20,
 	}
