@@ -17,6 +17,7 @@ import (
 	"cobox/storage/archive"
 	"cobox/storage/archive/spool"
 	"cobox/storage/merklelog"
+	"cobox/storage/seal"
 )
 
 type backupBox struct {
@@ -107,8 +108,8 @@ the next one. An interrupted backup goes on when it is run again.`,
 }
 
 func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) error {
-	if f.space == "" || len(f.space) > 255 {
-		return ui.Usagef("", "the name of a space has 1 to 255 bytes")
+	if _, err := seal.NewSpace(f.space); err != nil {
+		return ui.Usagef("A name has 1 to 255 bytes of UTF-8 without control characters.", "--space: no space can be called %q", f.space)
 	}
 	for _, p := range paths {
 		if _, err := os.Lstat(p); err != nil {

@@ -96,6 +96,10 @@ func refusal(box string, e *replicate.Error) *ui.Failure {
 		f.What += ": " + ui.Printable(e.Message)
 	}
 	switch e.Code {
+	case replicate.CodeInvalid:
+		if e.Message != "" {
+			f.What = who + " refused: " + ui.Printable(e.Message)
+		}
 	case replicate.CodeQuota:
 		f.Code, f.What = "quota", who+" takes no more: your quota is used up"
 		f.Hint = "What is there stays and can be restored. Ask the box's administrator for more; then run the backup again: it goes on."

@@ -25,7 +25,7 @@ var operations = map[archive.Op]string{
 }
 
 func newFileEvent(e *archive.FileError) fileEvent {
-	return fileEvent{ui.NameOf(e.Path), operations[e.Op], e.Err.Error()}
+	return fileEvent{ui.NameOf(e.Path), operations[e.Op], ui.Plain(e.Err.Error())}
 }
 
 // hooks shows the progress of an operation and the files that fail. Call done

@@ -87,6 +87,25 @@ func (a *app) lsCommand() *cobra.Command {
 	return c
 }
 
+// permissions are the nine letters of ls, with set-id and sticky bits.
+func permissions(mode uint16) string {
+	b := []byte(fs.FileMode(mode & 0o777).String()[1:])
+	for _, x := range []struct {
+		bit, at int
+		with    byte // and execute permission
+		without byte
+	}{{0o4000, 2, 's', 'S'}, {0o2000, 5, 's', 'S'}, {0o1000, 8, 't', 'T'}} {
+		switch {
+		case int(mode)&x.bit == 0:
+		case b[x.at] == 'x':
+			b[x.at] = x.with
+		default:
+			b[x.at] = x.without
+		}
+	}
+	return string(b)
+}
+
 func newEntryEvent(e *archive.Entry) entryEvent {
 	ev := entryEvent{
 		Name: ui.NameOf(e.Path), Kind: e.Kind.String(), Mode: fmt.Sprintf("%04o", e.Mode&0o7777),
@@ -102,7 +121,7 @@ func newEntryEvent(e *archive.Entry) entryEvent {
 	if owner == "" {
 		owner = fmt.Sprint(e.UID)
 	}
-	ev.text = fmt.Sprintf("%s%s %-8s %10s  %s  %s", letters[e.Kind], fs.FileMode(e.Mode & 0o777).String()[1:], owner,
+	ev.text = fmt.Sprintf("%s%s %-8s %10s  %s  %s", letters[e.Kind], permissions(e.Mode), owner,
 		ui.Bytes(e.Size), e.ModTime.Local().Format("2006-01-02 15:04:05"), name)
 	return ev
 }

@@ -89,6 +89,10 @@ func readCode(arg string) (any, error) {
 		}
 	}
 	code, err := pairing.ParseAny(text)
+	if errors.Is(err, pairing.ErrNotCoBox) && text == arg {
+		return nil, &ui.Failure{Exit: ui.ExitFailed, Code: "not_cobox", What: fmt.Sprintf("%q is neither a picture that is there nor the text of a CoBox code", ui.Printable(arg)),
+			Hint: "Check the path, or scan the code that the box shows, or the one of an invite or recovery sheet."}
+	}
 	if err != nil {
 		return nil, codeFailure(err, "the code")
 	}

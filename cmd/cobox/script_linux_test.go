@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("COBOX_HOME", filepath.Join(e.WorkDir, "device"))
 			e.Setenv("TZ", "UTC")
+			e.Setenv("BAD", "not utf-8 \xff")
 			for _, name := range []string{"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"} {
 				e.Setenv(name, "")
 			}

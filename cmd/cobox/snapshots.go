@@ -87,7 +87,7 @@ func (a *app) snapshotsCommand() *cobra.Command {
 					paths[i] = ui.Printable(p)
 				}
 				rows = append(rows, []string{s.ID.Short(), s.Time.Local().Format("2006-01-02 15:04:05"), ui.Printable(s.Host),
-					ui.Number(s.Stats.Files), ui.Bytes(s.Stats.Bytes), ui.Bytes(s.Stats.New), strings.Join(s.Tags, ","), strings.Join(paths, " ")})
+					ui.Number(s.Stats.Files), ui.Bytes(s.Stats.Bytes), ui.Bytes(s.Stats.New), ui.Printable(strings.Join(s.Tags, ",")), strings.Join(paths, " ")})
 			}
 			if n > 0 {
 				a.ui.Table(rows)

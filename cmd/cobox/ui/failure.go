@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strings"
 )
 
 // Exit codes of the program. They are a contract with scripts and are listed
@@ -35,6 +37,16 @@ func (f *Failure) Error() string {
 }
 
 func (f *Failure) Unwrap() error { return f.Err }
+
+// packages are the names with which our packages begin their errors. They help
+// whoever reads the code, and nobody else.
+var packages = regexp.MustCompile(`(^|: )(?:(?:account|archive|chunker|device|fstree|merklelog|noiseconn|pairing|replica|replicate|seal|sheet|spool): )+`)
+
+// Plain is an error as people are told it: without the names of packages, on
+// one line, and safe for a terminal.
+func Plain(message string) string {
+	return Printable(strings.ReplaceAll(packages.ReplaceAllString(message, "$1"), "\n", "; "))
+}
 
 // Usagef is a failure of how the program was called.
 func Usagef(hint, format string, args ...any) *Failure {

@@ -124,7 +124,7 @@ func (u *UI) Fail(f *Failure) {
 		return
 	}
 	u.clearLine()
-	fmt.Fprintf(u.err, "cobox: %s\n", f.Error())
+	fmt.Fprintf(u.err, "cobox: %s\n", Plain(f.Error()))
 	if f.Hint != "" {
 		fmt.Fprintln(u.err, f.Hint)
 	}
@@ -139,7 +139,7 @@ type errorEvent struct {
 
 // ErrorEvent is a failure as the last line of JSON.
 func ErrorEvent(f *Failure) Event {
-	return errorEvent{Code: f.Code, Exit: f.Exit, Message: f.Error(), Hint: f.Hint}
+	return errorEvent{Code: f.Code, Exit: f.Exit, Message: Plain(f.Error()), Hint: f.Hint}
 }
 
 func (errorEvent) Type() string { return "error" }
@@ -157,7 +157,7 @@ func (w Warning) Text() string { return "warning: " + w.Message }
 func (Warning) Problem() {}
 
 // Warnf emits a Warning.
-func (u *UI) Warnf(format string, args ...any) { u.Emit(Warning{fmt.Sprintf(format, args...)}) }
+func (u *UI) Warnf(format string, args ...any) { u.Emit(Warning{Plain(fmt.Sprintf(format, args...))}) }
 
 // Ask shows a prompt on the terminal and reads one line of the answer. It
 // returns ctx's error when that ends first; the terminal's next line is then

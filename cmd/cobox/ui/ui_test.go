@@ -310,3 +310,20 @@ func TestNameB64(t *testing.T) {
 		t.Errorf("%q %v", b, err)
 	}
 }
+
+func TestPlain(t *testing.T) {
+	for message, want := range map[string]string{
+		"archive: exclude: fstree: pattern \"[\" is malformed":                                           "exclude: pattern \"[\" is malformed",
+		"no box is reachable: shelf: 127.0.0.1:1: noiseconn: dialling: noiseconn: the box hung up (EOF)": "no box is reachable: shelf: 127.0.0.1:1: dialling: the box hung up (EOF)",
+		"seal: archive: x":          "x",
+		"cannot back up archive: x": "cannot back up archive: x",
+		"one\ntwo":                  "one; two",
+		"evil \x1b[31m":             `evil \x1b[31m`,
+		"plain":                     "plain",
+		"":                          "",
+	} {
+		if got := Plain(message); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
