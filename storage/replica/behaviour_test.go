@@ -135,12 +135,20 @@ func TestLowDisk(t *testing.T) {
 	o.NoBallast = false
 	o.FreeSpace = func() (uint64, uint64, error) { return free.Load(), 200 << 30, nil }
 	s, l := committed(t, o, 3)
+	if _, err := mem.Stat("box/" + ballastName); err == nil {
+		t.Fatal("a ballast on a disk that is half empty")
+	}
+	free.Store(10 << 30) // below 8 %
+	s.space.asked = time.Time{}
+	other := newLog(l.w, "other", 3)
+	if err := newLog(l.w, "third", 1).offer(s, 1); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := mem.Stat("box/" + ballastName); err != nil {
 		t.Fatal("no ballast:", err)
 	}
 	free.Store(3 << 30) // below 2 %
 	s.space.asked = time.Time{}
-	other := newLog(l.w, "other", 3)
 	if err := other.offer(s, 3); !errors.Is(err, ErrNoSpace) {
 		t.Fatal("new log on a full disk:", err)
 	}

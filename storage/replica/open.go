@@ -82,7 +82,6 @@ func open(dir string, o Options) (_ *Store, err error) {
 		s.opts.FS = readOnlyFS{o.FS}
 	} else {
 		// A write that finds the disk full releases the reserve and tries again.
-		// A write that finds the disk full releases the reserve and tries again.
 		full := vfs.OnDiskFull(o.FS, func() {
 			if o.FS.Remove(o.FS.PathJoin(dir, ballastName)) == nil {
 				s.opts.Logger.Error("the disk is full; the reserve was released")
@@ -108,9 +107,9 @@ func open(dir string, o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	if !s.readOnly {
-		if !o.NoBallast {
-			s.addBallast()
-		}
+		s.space.mu.Lock()
+		s.space.refresh(s)
+		s.space.mu.Unlock()
 		s.workers.Go(s.flusher)
 		s.workers.Go(s.reclaimer)
 	}

@@ -15,6 +15,9 @@ const (
 
 	ballastName = "ballast"
 	ballastSize = 64 << 20
+	// ballastBelow: the reserve is set aside when there is less free than so
+	// many times what is kept free anyway. Before that it would only take room.
+	ballastBelow = 4
 
 	spaceInterval = time.Second
 	spaceBytes    = 16 << 20 // and after so many bytes at the latest
@@ -59,7 +62,11 @@ func (p *space) refresh(s *Store) {
 		return
 	}
 	p.free = free
-	p.low = free < max(minFree, total/minFreeDivisor)
+	kept := max(minFree, total/minFreeDivisor)
+	p.low = free < kept
+	if free < ballastBelow*kept && !p.low && !s.readOnly && !s.opts.NoBallast {
+		s.addBallast()
+	}
 	if free < ballastSize/2 && !s.readOnly && !s.opts.NoBallast {
 		// Somebody else filled the disk. This is what the ballast is for.
 		if s.opts.FS.Remove(s.opts.FS.PathJoin(s.dir, ballastName)) == nil {
@@ -76,16 +83,12 @@ func (s *Store) freeSpace() (free, total uint64, err error) {
 	return u.AvailBytes, u.TotalBytes, err
 }
 
-// addBallast sets the reserve aside if there is none and room for it. It is
-// allocated, not written, where the file system can do that; a store without it
-// works as well, until the disk is full.
+// addBallast sets the reserve aside if there is none. It is allocated, not
+// written, where the file system can do that; a store without it works as well,
+// until the disk is full.
 func (s *Store) addBallast() {
 	fs := s.opts.FS
 	path := fs.PathJoin(s.dir, ballastName)
-	free, total, err := s.freeSpace()
-	if err != nil || free < ballastSize+max(minFree, total/minFreeDivisor) {
-		return
-	}
 	if _, err := fs.Stat(path); err == nil {
 		return
 	}
