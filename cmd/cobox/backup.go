@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -136,7 +135,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) error 
 	for again := false; ; again = true {
 		o := archive.BackupOptions{
 			Log: own.Writer(ctx), Sealer: s.sealer(log),
-			Paths: paths, Exclude: append(f.exclude, ownState(st.Home)...), ExcludeFiles: f.excludeFiles,
+			Paths: paths, Skip: st.Home.Dirs(), Exclude: f.exclude, ExcludeFiles: f.excludeFiles,
 			ExcludeCaches: f.excludeCaches, OneFileSystem: f.oneFile,
 			Tags: f.tags, Host: f.host, Time: a.now(), Program: "cobox " + version, DryRun: f.dryRun, Force: f.force,
 		}
@@ -254,23 +253,6 @@ func (s *space) removeLeft() {
 
 // boxID is how a box is named to programs: its static key in hexadecimal.
 func boxID(b *device.Box) string { return b.Static.String()[len("noise:"):] }
-
-// ownState makes patterns that leave out the program's own state: it holds
-// keys, and it changes during a backup.
-func ownState(h device.Home) []string {
-	var list []string
-	for _, dir := range h.Dirs() {
-		if abs, err := filepath.Abs(dir); err == nil {
-			list = append(list, escapePattern(filepath.ToSlash(abs))+"/")
-		}
-	}
-	return list
-}
-
-// escapePattern makes a path match only itself as a gitignore-style pattern.
-func escapePattern(path string) string {
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
-}
 
 // explainBackup adds what became of the backup to an error that ended it.
 func explainBackup(err error, d *delivery) error {

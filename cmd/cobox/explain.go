@@ -10,6 +10,7 @@ import (
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/replicate"
+	"cobox/storage/archive"
 	"cobox/storage/archive/fstree"
 	"cobox/storage/archive/spool"
 	"cobox/storage/seal"
@@ -51,6 +52,9 @@ func explain(err error) *ui.Failure {
 			Hint: "Bring a box into reach and run the backup again: it goes on where it stopped."}
 	case errors.Is(err, fstree.ErrNotEmpty):
 		return fail("not_empty", "the target is not empty", "Give --overwrite always, if-changed or never, or a new folder.")
+	case errors.Is(err, archive.ErrUnavailable), errors.Is(err, archive.ErrNewestCommit):
+		return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "this cannot go on without a box that is not reachable now", Err: err,
+			Hint: "Bring it into reach and run the same command again. It holds what is needed to read earlier backups."}
 	case errors.Is(err, syscall.ENOSPC):
 		return &ui.Failure{Exit: ui.ExitFailed, Code: "disk_full", What: "the disk of this computer is full", Err: err, Hint: "Make room and run this again: it goes on where it stopped."}
 	case errors.Is(err, fs.ErrPermission):

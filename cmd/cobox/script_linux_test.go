@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"tree": treeCmd, "edit": editCmd, "same": sameCmd, "special": specialCmd, "names": namesCmd,
 			"mode": modeCmd, "chtime": chtimeCmd, "alloc": allocCmd, "picture": pictureCmd,
 			"meanwhile": meanwhileCmd, "killed": killedCmd, "withlock": withLockCmd, "terminal": terminalCmd,
+			"nobody": nobodyCmd, "flip": flipCmd, "photo": photoCmd,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {

@@ -274,3 +274,67 @@ func openTerminal(ts *testscript.TestScript) (pty, tty *os.File) {
 	ts.Check(unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}))
 	return pty, tty
 }
+
+// nobody CODE PROGRAM ARG...: runs the program as a user without privileges,
+// to whom it gives all that is in $WORK.
+func nobodyCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: nobody CODE PROGRAM ARG...")
+	}
+	if os.Geteuid() != 0 {
+		codeCmd(ts, neg, args)
+		return
+	}
+	const uid = 65534
+	work := ts.Getenv("WORK")
+	ts.Check(os.Chmod(filepath.Dir(work), 0o755)) // to pass through
+	ts.Check(filepath.WalkDir(work, func(p string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(p, uid, uid)
+	}))
+	cmd, out := command(ts, args[1:])
+	// The programs lie in a folder that only root can pass.
+	own := filepath.Join(work, ".tmp", args[1])
+	b, err := os.ReadFile(cmd.Path)
+	ts.Check(err)
+	ts.Check(os.WriteFile(own, b, 0o755))
+	cmd.Path = own
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}
+	ts.Check(cmd.Start())
+	code := exitCode(ts, cmd)
+	fmt.Fprint(ts.Stdout(), out)
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("%v ended with code %d, want %s\n%s", args[1:], code, args[0], out)
+	}
+}
+
+// flip BOX: flips one bit in the middle of the largest table of a box that is
+// stopped.
+func flipCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: flip BOX")
+	}
+	var name string
+	var size int64
+	files, err := filepath.Glob(filepath.Join(boxOf(ts, args[0]).data, "db", "*.sst"))
+	ts.Check(err)
+	for _, f := range files {
+		if fi, err := os.Stat(f); err == nil && fi.Size() > size {
+			name, size = f, fi.Size()
+		}
+	}
+	if size < 1<<20 {
+		ts.Fatalf("no table of %s is larger than %d bytes", args[0], size)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	ts.Check(err)
+	defer f.Close()
+	var b [1]byte
+	_, err = f.ReadAt(b[:], size/2)
+	ts.Check(err)
+	b[0] ^= 1
+	_, err = f.WriteAt(b[:], size/2)
+	ts.Check(err)
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"image/jpeg"
 	"image/png"
 	"io/fs"
 	"math/rand/v2"
@@ -211,6 +212,35 @@ func allocCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if got := st.Blocks * 512; got > int64(number(ts, args[1])) {
 		ts.Fatalf("%s occupies %d bytes, want at most %s", args[0], got, args[1])
 	}
+}
+
+// photo PICTURE PHOTO: makes a dim JPEG with noise of a picture in PNG, as of a
+// code on a screen.
+func photoCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: photo PICTURE PHOTO")
+	}
+	in, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer in.Close()
+	code, err := png.Decode(in)
+	ts.Check(err)
+	rnd := rand.New(rand.NewPCG(3, 4))
+	b := code.Bounds()
+	img := image.NewGray(image.Rect(0, 0, 2*b.Dx()+200, 2*b.Dy()+300))
+	for y := range img.Rect.Dy() {
+		for x := range img.Rect.Dx() {
+			light := 110
+			if at := image.Pt(b.Min.X+(x-90)/2, b.Min.Y+(y-120)/2); x >= 90 && y >= 120 && at.In(b) {
+				light = int(color.GrayModel.Convert(code.At(at.X, at.Y)).(color.Gray).Y)*2/3 + 30
+			}
+			img.SetGray(x, y, color.Gray{uint8(light + rnd.IntN(25))})
+		}
+	}
+	out, err := os.Create(ts.MkAbs(args[1]))
+	ts.Check(err)
+	ts.Check(jpeg.Encode(out, img, &jpeg.Options{Quality: 50}))
+	ts.Check(out.Close())
 }
 
 // picture FILE: makes a picture without a QR code in it.

@@ -344,6 +344,7 @@ func (s *space) fetch(ctx context.Context, log merklelog.LogID, indexes []uint64
 	}
 	holders := s.holdersOf(log)
 	var cause error
+	asked := false // a box has answered that it does not have them
 	start := int(s.turn.Add(1))
 	for i := range holders {
 		if len(rest) == 0 {
@@ -360,17 +361,25 @@ func (s *space) fetch(ctx context.Context, log merklelog.LogID, indexes []uint64
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		var absent *replicate.NotHeldError
+		if err == nil || errors.As(err, &absent) {
+			asked = true
+		}
 		if err != nil {
 			cause = fmt.Errorf("box %s: %w", ui.Printable(h.link.box.Name), err)
 		}
 	}
-	if len(rest) > 0 && cause == nil {
+	if len(rest) == 0 {
+		return nil
+	}
+	if cause == nil {
 		cause = errors.New("no connected box holds them")
 	}
-	if len(rest) > 0 {
-		return fmt.Errorf("%s of log %.8v cannot be read: %w", ui.Count(uint64(len(rest)), "block", "blocks"), log, cause)
+	what := fmt.Sprintf("%s of log %.8v cannot be read", ui.Count(uint64(len(rest)), "block", "blocks"), log)
+	if !asked && len(s.fleet.connected()) < len(s.fleet.links) {
+		return fmt.Errorf("%s: %w: %w", what, archive.ErrUnavailable, cause)
 	}
-	return nil
+	return fmt.Errorf("%s: %w", what, cause)
 }
 
 const (
