@@ -192,14 +192,19 @@ func (b *box) logEntry(ctx context.Context, info *replica.LogInfo) (*replicate.L
 		HolesDigest: merklelog.DigestRanges(nil), Frozen: info.Fork != nil}
 	if info.Held < info.Checkpoint.Size {
 		d, err := b.store.Commit(ctx, info.ID)
-		if err != nil {
+		switch {
+		case err == nil:
+			e.Checkpoint, e.Leaves, e.Held, e.HolesDigest = d.Checkpoint, d.Leaves, d.Held, d.HolesDigest
+		case !errors.Is(err, replica.ErrReadOnly):
 			return nil, err
+			// A read-only store still serves: a failing disk is when its logs
+			// are wanted most. The digest of the holes is then not told.
 		}
-		e.Checkpoint, e.Leaves, e.Held, e.HolesDigest = d.Checkpoint, d.Leaves, d.Held, d.HolesDigest
 	}
 	k, err := b.receipts.last(info.ID)
 	if err != nil {
-		return nil, err
+		b.log.Error("the last receipt of a log cannot be read", "log", info.ID, "error", err)
+		k = kept{}
 	}
 	e.Receipt, e.Readable = k.receipt, k.readable
 	if e.Leaves >= e.Checkpoint.Size {

@@ -44,7 +44,7 @@ const (
 const (
 	smallBuffer = 1 << 10
 	largeBuffer = 8 * maxRecord // eight full records to a system call
-	quietRounds = 4
+	quietRounds = 16
 )
 
 // Conn is an authenticated, encrypted byte stream. Read and Write may be called

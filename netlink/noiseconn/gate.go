@@ -82,6 +82,7 @@ type Ticket struct {
 	from time.Time
 
 	proven    bool // has shown the right MAC; under gate.mu
+	link      bool // and wants a link; under gate.mu
 	displaced bool // under gate.mu
 }
 
@@ -167,7 +168,7 @@ func (t *Ticket) verified(m Mode) bool {
 	g := t.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t.proven = true
+	t.proven, t.link = true, m == ModeLink
 	return t.rank != rankLimited || m == ModeLink && g.trials.take(g.now())
 }
 
@@ -179,7 +180,11 @@ func (t *Ticket) done(err error) error {
 	reason, refused := ReasonOf(err)
 	switch {
 	case !refused:
-		g.rememberLocked(t.addr)
+		// Whoever holds an old invite can still pair as far as being refused:
+		// only a link makes an address known.
+		if t.link {
+			g.rememberLocked(t.addr)
+		}
 		return err
 	case reason == ReasonStopped:
 		return err

@@ -68,7 +68,7 @@ func decodePicture(r io.Reader) (image.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrNotPicture, err)
 	}
-	if c.Width > maxPictureSide || c.Height > maxPictureSide || c.Width*c.Height*pixelBytes(c.ColorModel) > maxPictureBytes {
+	if c.Width > maxPictureSide || c.Height > maxPictureSide || int64(c.Width)*int64(c.Height)*int64(pixelBytes(c.ColorModel)) > maxPictureBytes {
 		return nil, fmt.Errorf("%w: %d×%d pixels", ErrPictureTooLarge, c.Width, c.Height)
 	}
 	img, err := decode(bytes.NewReader(data))

@@ -67,6 +67,8 @@ type Offering struct {
 	sent    atomic.Uint64
 	missing atomic.Uint64
 
+	silent bool // nothing more is served for it; under the lock of the queue
+
 	mu        sync.Mutex
 	progress  Progress
 	changed   chan struct{} // closed and replaced at every change

@@ -52,6 +52,9 @@ func (q *serveQueue) poke() {
 func (q *serveQueue) addLeaves(o *Offering, w *wantLeaves) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if o.silent {
+		return nil // our last message is on its way; the peer's wants crossed it
+	}
 	if len(q.leaves) >= maxOffers+maxLeavesOpen {
 		return fmt.Errorf("%d wants for leaves are waiting", len(q.leaves))
 	}
@@ -63,6 +66,9 @@ func (q *serveQueue) addLeaves(o *Offering, w *wantLeaves) error {
 func (q *serveQueue) addBlocks(o *Offering, runs []merklelog.Range) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if o.silent {
+		return nil
+	}
 	if len(q.blocks) >= maxWants {
 		return fmt.Errorf("%d wants are waiting", len(q.blocks))
 	}
@@ -75,6 +81,7 @@ func (q *serveQueue) addBlocks(o *Offering, runs []merklelog.Range) error {
 func (q *serveQueue) close(o *Offering, msg message) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	o.silent = true
 	q.closes = append(q.closes, serveClose{o, msg})
 	q.poke()
 }

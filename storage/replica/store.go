@@ -65,8 +65,9 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 
 // Limits.
 const (
-	// MaxLogs is how many logs one account may have in a store.
-	MaxLogs = 4096
+	// MaxLogs is how many logs one account may have in a store. It is above what
+	// a roster allows, which makes exceptions for an account's new device.
+	MaxLogs = 16384
 	// MaxGaps is how many separate stretches of blocks a log may be held in
 	// before a block that begins another one is refused.
 	MaxGaps = 16384

@@ -44,13 +44,23 @@ const (
 	maxReceiptFile = 1 + 32 + 2 + maxReceipts*maxReceiptSize + 32
 )
 
-// covers reports whether all blocks of a range are durable at the box.
-func (r *Receipt) covers(first, end uint64) bool {
+// covers reports whether all blocks of a range are durable at the box, but for
+// those that are bad here.
+func (r *Receipt) covers(first, end uint64, bad []merklelog.Range) bool {
 	if end > r.Size {
 		return false
 	}
 	for _, h := range r.Holes {
-		if h.First < end && h.End() > first {
+		if h.First >= end || h.End() <= first {
+			continue
+		}
+		// A block that is bad here need not wait for anybody: it cannot be sent.
+		from, to := max(h.First, first), min(h.End(), end)
+		left := []merklelog.Range{{First: from, Count: to - from}}
+		for _, b := range bad {
+			left = merklelog.SubtractRange(left, b)
+		}
+		if len(left) > 0 {
 			return false
 		}
 	}
@@ -200,7 +210,7 @@ func (s *Spool) releaseLocked() (free []*segment) {
 	keep := s.segments[:0:0]
 	for _, g := range s.segments {
 		end := g.first + g.count
-		if g.busy || g.count == 0 || end > s.newest.Size || !s.elsewhereLocked(g.first, end) {
+		if g.busy || g.count == 0 || end > s.newest.Size || !s.elsewhereLocked(g) {
 			keep = append(keep, g)
 			continue
 		}
@@ -222,14 +232,14 @@ func (s *Spool) remove(free []*segment) {
 	}
 }
 
-func (s *Spool) elsewhereLocked(first, end uint64) bool {
+func (s *Spool) elsewhereLocked(g *segment) bool {
 	for box := range s.reach {
-		if r, ok := s.receipts[box]; !ok || !r.covers(first, end) {
+		if r, ok := s.receipts[box]; !ok || !r.covers(g.first, g.first+g.count, g.bad) {
 			return false
 		}
 	}
 	for _, r := range s.receipts {
-		if r.covers(first, end) {
+		if r.covers(g.first, g.first+g.count, g.bad) {
 			return true
 		}
 	}
