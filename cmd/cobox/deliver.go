@@ -45,6 +45,8 @@ func (s *space) deliver(ctx context.Context) *delivery {
 	}
 	for _, l := range s.fleet.links {
 		d.boxes[l] = &boxDelivery{}
+	}
+	for _, l := range s.fleet.links {
 		d.wg.Go(func() { d.serve(ctx, l) })
 	}
 	return d
