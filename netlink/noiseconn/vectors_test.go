@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -60,6 +61,43 @@ func TestFlynnVectors(t *testing.T) {
 	if ran[ModePair] != 4 || ran[ModeLink] != 4 {
 		t.Errorf("ran %v vectors, want 4 of each", ran)
 	}
+}
+
+// TestCacophonyVector runs the published vector of another implementation for
+// the link's pattern; cacophony has none for XKpsk0.
+func TestCacophonyVector(t *testing.T) {
+	raw, err := os.ReadFile("testdata/cacophony_IKpsk2.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Prologue      string   `json:"init_prologue"`
+		PSKs          []string `json:"init_psks"`
+		InitStatic    string   `json:"init_static"`
+		InitEphemeral string   `json:"init_ephemeral"`
+		RespStatic    string   `json:"resp_static"`
+		RespEphemeral string   `json:"resp_ephemeral"`
+		Messages      []struct{ Payload, Ciphertext string }
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		t.Fatal(err)
+	}
+	in := refInput{
+		prologue:   unhex(t, v.Prologue),
+		initStatic: unhex(t, v.InitStatic), respStatic: unhex(t, v.RespStatic),
+		initEphemeral: unhex(t, v.InitEphemeral), respEphemeral: unhex(t, v.RespEphemeral),
+		psk: unhex(t, v.PSKs[0]),
+	}
+	var want [][]byte
+	for _, m := range v.Messages {
+		in.payloads = append(in.payloads, unhex(t, m.Payload))
+		want = append(want, unhex(t, m.Ciphertext))
+	}
+	if len(want) != 6 {
+		t.Fatalf("%d messages, want 6", len(want))
+	}
+	compare(t, "reference", in.run(ModeLink), want)
+	compare(t, "library", runLibrary(t, ModeLink, in), want)
 }
 
 func compare(t *testing.T, who string, got, want [][]byte) {
