@@ -58,6 +58,12 @@ func checkStore(ctx context.Context, store *replica.Store, progress func(admin.C
 		}
 		report.Damaged = append(report.Damaged, damaged)
 	}
+	for info, err := range store.AllLogs() {
+		if err != nil {
+			continue // the check has named it as damaged
+		}
+		report.Missing += info.Leaves - min(info.Leaves, info.Held)
+	}
 	return report, nil
 }
 

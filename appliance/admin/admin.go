@@ -186,7 +186,8 @@ type CheckReport struct {
 	Blocks      uint64    `json:"blocks"`  // verified
 	Damaged     []Damaged `json:"damaged"` // the first MaxDamaged
 	DamageCount uint64    `json:"damage_count"`
-	Millis      int64     `json:"millis"` // how long it took
+	Missing     uint64    `json:"missing"` // blocks with a leaf that are not here: lost, or not sent yet
+	Millis      int64     `json:"millis"`  // how long it took
 }
 
 // MaxDamaged is how many damages a CheckReport lists.

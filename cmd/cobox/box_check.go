@@ -21,6 +21,7 @@ type checkEvent struct {
 	Blocks      uint64          `json:"blocks"`
 	Damaged     []admin.Damaged `json:"damaged"` // the first ones
 	DamageCount uint64          `json:"damage_count"`
+	Missing     uint64          `json:"missing"`
 	Seconds     float64         `json:"seconds"`
 }
 
@@ -37,6 +38,10 @@ func (e checkEvent) Text() string {
 	} else {
 		fmt.Fprintf(&b, "%s damaged. The devices that wrote them send them again if they can; the rest can be restored.",
 			ui.Count(e.DamageCount, "thing is", "things are"))
+	}
+	if e.Missing > 0 {
+		fmt.Fprintf(&b, "\n%s not there: lost, or not sent yet. The next backup of the device that wrote them sends them, or stores again what lay in them.",
+			ui.Count(e.Missing, "block is", "blocks are"))
 	}
 	return b.String()
 }
@@ -61,7 +66,7 @@ func (a *app) boxCheckCommand(box *string) *cobra.Command {
 				}
 				a.ui.Emit(checkEvent{
 					Box: boxID(l.box), BoxName: l.box.Name, Logs: r.Logs, Leaves: r.Leaves, Blocks: r.Blocks,
-					Damaged: append([]admin.Damaged{}, r.Damaged...), DamageCount: r.DamageCount, Seconds: float64(r.Millis) / 1000,
+					Damaged: append([]admin.Damaged{}, r.Damaged...), DamageCount: r.DamageCount, Missing: r.Missing, Seconds: float64(r.Millis) / 1000,
 				})
 				if r.DamageCount > 0 {
 					a.exit = ui.ExitFailed

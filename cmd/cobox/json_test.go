@@ -69,7 +69,7 @@ func samples() []sample {
 		{"summary of box members and box log", countSummary{key, "shelf", 3}},
 		{"summary of box invite member", inviteEvent{key, "shelf", "0123456789abcdef", "http://cobox-ab3d.local/#AQ", limit, 604800, "invite.png", "for people"}},
 		{"summary of box quota and box remove", doneEvent{key, "shelf", acct, &limit, "for people"}},
-		{"summary of box check", checkEvent{key, "shelf", 1, 2, 3, []admin.Damaged{{Log: other, Index: 4, What: "block", Error: "is not what was stored"}}, 5, 1.5}},
+		{"summary of box check", checkEvent{key, "shelf", 1, 2, 3, []admin.Damaged{{Log: other, Index: 4, What: "block", Error: "is not what was stored"}}, 5, 6, 1.5}},
 		{"event", logEvent{1, at, 2, admin.EventJoined, &acct, &device, &acct, other, "laptop", 3}},
 		{"summary of version", versionEvent{"v1.0", "go1.26", "linux", "arm64"}},
 		{"summary of help", helpEvent{"cobox backup", "Usage: <x>\n"}},

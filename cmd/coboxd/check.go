@@ -63,6 +63,9 @@ func (p *program) check(ctx context.Context, data string) error {
 			fmt.Fprintf(p.stdout, "damaged: %s: %s %d: %s\n", where, d.What, d.Index, d.Error)
 		}
 		fmt.Fprintf(p.stdout, "%d logs, %d leaves and %d blocks are verified\n", report.Logs, report.Leaves, report.Blocks)
+		if report.Missing > 0 {
+			fmt.Fprintf(p.stdout, "%d blocks are not there: lost, or not sent yet\n", report.Missing)
+		}
 	}
 	if report.DamageCount > 0 {
 		if p.json {

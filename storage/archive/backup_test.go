@@ -543,9 +543,12 @@ func TestChoose(t *testing.T) {
 		return v
 	}
 	all := []Snapshot{
-		{ID: SnapshotID{0xab, 1}, Host: "a", Time: at("2026-01-01T10:00:00"), Tags: []string{"x"}},
-		{ID: SnapshotID{0xab, 2}, Host: "b", Time: at("2026-01-02T10:00:00"), Paths: []string{"/p"}},
-		{ID: SnapshotID{0xcd, 3}, Host: "a", Time: at("2026-01-03T10:00:00").Add(500 * time.Millisecond)},
+		{ID: SnapshotID{0xab, 1}, Host: "a", Time: at("2026-01-01T10:00:00"), Tags: []string{"x"}, End: 1},
+		{ID: SnapshotID{0xab, 2}, Host: "b", Time: at("2026-01-02T10:00:00"), Paths: []string{"/p"}, End: 2},
+		{ID: SnapshotID{0xcd, 3}, Host: "a", Time: at("2026-01-03T10:00:00").Add(500 * time.Millisecond), End: 3},
+		// A clock that was years ahead for one backup.
+		{ID: SnapshotID{0xde, 4}, Host: "c", Time: at("2040-01-01T10:00:00"), Log: merklelog.LogID{1}, End: 1},
+		{ID: SnapshotID{0xde, 5}, Host: "c", Time: at("2026-01-01T09:00:00"), Log: merklelog.LogID{1}, End: 2},
 	}
 	tests := []struct {
 		sel  Selector
@@ -553,6 +556,7 @@ func TestChoose(t *testing.T) {
 	}{
 		{Selector{}, 2},
 		{Selector{ID: "latest", Host: "b"}, 1},
+		{Selector{ID: "latest", Host: "c"}, 4},
 		{Selector{ID: "AB01"}, 0},
 		{Selector{ID: "ab"}, -2},
 		{Selector{ID: "ab", Host: "b"}, 1},

@@ -189,9 +189,21 @@ func choose(all []Snapshot, sel Selector) (Snapshot, error) {
 		}
 	}
 	if found == nil && (latest || isTime) {
+		// Within one log the order is certain whatever a clock said: the latest
+		// is the one that was appended last. Only between logs do times decide.
+		last := make(map[merklelog.LogID]*Snapshot)
 		for i := range all {
 			s := &all[i]
-			if match(s) && (latest || !s.Time.After(until)) && (found == nil || !s.Time.Before(found.Time)) {
+			if p := last[s.Log]; latest && match(s) && (p == nil || s.End > p.End) {
+				last[s.Log] = s
+			}
+		}
+		for i := range all {
+			s := &all[i]
+			if latest && last[s.Log] != s || !match(s) || isTime && s.Time.After(until) {
+				continue
+			}
+			if found == nil || !s.Time.Before(found.Time) {
 				found = s
 			}
 		}
