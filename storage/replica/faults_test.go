@@ -139,8 +139,11 @@ func runFault(at int64, persist bool) (died bool, err error) {
 func TestInjectedErrors(t *testing.T) {
 	crashLogs()
 	step := int64(1)
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		step = 199
+	case raceEnabled:
+		step = 29
 	}
 	var next, deaths, runs, reached atomic.Int64
 	var wg sync.WaitGroup
