@@ -153,6 +153,25 @@ func (s *Store) prepareDir() error {
 			return err
 		}
 	}
+	return s.probe(fsys.PathJoin(incoming, "probe"))
+}
+
+// probe writes a little and removes it. Pebble, when it opens a database on a
+// disk that takes nothing more, tries to write for ever; what fails here makes
+// the store open read-only instead. A crash leaves a file that the next start
+// removes.
+func (s *Store) probe(path string) error {
+	f, err := s.opts.FS.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("trying whether the disk takes anything: %w", err)
+	}
+	_, err = f.Write(make([]byte, 256<<10))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close(), s.opts.FS.Remove(path)); err != nil {
+		return fmt.Errorf("trying whether the disk takes anything: %w", err)
+	}
 	return nil
 }
 
