@@ -435,6 +435,60 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
+// slowReads is a connection on which what was sent is read a moment later.
+type slowReads struct{ Conn }
+
+func (c slowReads) Read(p []byte) (int, error) {
+	time.Sleep(10 * time.Millisecond)
+	return c.Conn.Read(p)
+}
+
+// TestGoodbyeBeforeFailedWrite lets a peer say goodbye and close while
+// something is being written to it: the session ended in order, although
+// writing fails before the goodbye is read.
+func TestGoodbyeBeforeFailedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newTestBox(newMemStore(), "alice")
+		a, b := net.Pipe()
+		srv := must(NewSession(slowReads{NewBufferedConn(a)}, box.config("alice")))
+		end := make(chan error)
+		go func() { end <- srv.Run(t.Context()) }()
+		p := &rawPeer{t: t, conn: b}
+		go p.send(kindHello, 0, appendHello(nil, &Hello{Version: Version, Name: "raw"}))
+		// The box's hello is never read, so writing it waits until the end.
+		time.Sleep(time.Second)
+		p.send(kindGoodbye, 0, appendError(nil, &Error{}))
+		b.Close()
+		if err := <-end; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+// TestFailedWriteEndsTheSession: without a goodbye the reader does not keep a
+// session alive that can write nothing.
+func TestFailedWriteEndsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newTestBox(newMemStore(), "alice")
+		a, b := net.Pipe()
+		srv := must(NewSession(brokenWrites{NewBufferedConn(a)}, box.config("alice")))
+		start := time.Now()
+		if err := srv.Run(t.Context()); !errors.Is(err, errBrokenWrite) {
+			t.Errorf("Run: %v", err)
+		}
+		if d := time.Since(start); d > 2*goodbyeTime {
+			t.Errorf("ended after %v", d)
+		}
+		b.Close()
+	})
+}
+
+var errBrokenWrite = errors.New("nothing can be written")
+
+type brokenWrites struct{ Conn }
+
+func (brokenWrites) Write([]byte) (int, error) { return 0, errBrokenWrite }
+
 // TestReceiptsAreCoalesced counts the receipts of a log that streams.
 func TestReceiptsAreCoalesced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

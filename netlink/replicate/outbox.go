@@ -122,6 +122,9 @@ func (s *Session) send(m message) {
 func (s *Session) write(ctx context.Context) {
 	err := s.writeAll(ctx)
 	if err != nil {
+		// A peer that says goodbye and closes makes writing fail before its
+		// goodbye has been read, and what it says counts more.
+		s.awaitReader(goodbyeTime)
 		s.fail(err)
 	}
 	if ctx.Err() != nil {
@@ -219,6 +222,17 @@ func (s *Session) writeMessage(m message) error {
 	}
 	_, err := s.conn.Write(m)
 	return err
+}
+
+// awaitReader waits until the reader has come to its end, for so long at most.
+func (s *Session) awaitReader(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.readerDone:
+	case <-s.ctx.Done():
+	case <-t.C:
+	}
 }
 
 // sayGoodbye tells the peer why the session ends, unless writing failed.

@@ -81,9 +81,9 @@ func (r *reader) header(b []byte) (header, error) {
 	now := time.Now()
 	if now.Sub(r.deadlineSet) > r.s.cfg.Drop/64 {
 		r.deadlineSet = now
-		if err := r.s.conn.SetReadDeadline(now.Add(r.s.cfg.Drop)); err != nil {
-			return header{}, err
-		}
+		// Only a closed connection takes none. What it has buffered, a goodbye
+		// perhaps, can still be read; then reading fails.
+		r.s.conn.SetReadDeadline(now.Add(r.s.cfg.Drop))
 	}
 	if err := r.full(b); err != nil {
 		return header{}, err

@@ -60,7 +60,7 @@ func (o *owed) clone() *owed {
 
 // powerCut is a file system as a power cut left it, and what was owed then.
 type powerCut struct {
-	fs      *vfs.MemFS
+	fs      crashFS
 	owed    *owed
 	unsyncd int
 }
@@ -79,7 +79,7 @@ type history struct {
 	every   int        // one power cut in so many file operations
 	cache   int64
 	stride  uint64 // how much a log grows at most at a time
-	mem     *vfs.MemFS
+	mem     crashFS
 	s       *Store
 }
 
@@ -90,7 +90,7 @@ func newHistory(seed uint64, tune tuning) *history {
 		tune:    tune,
 		logs:    crashLogs(),
 		owed:    &owed{logs: make(map[int]*promise), table: make(map[string]string)},
-		mem:     vfs.NewCrashableMem(),
+		mem:     newCrashFS(),
 		every:   52,
 		stride:  12,
 		cache:   1 << 20,
@@ -690,7 +690,7 @@ func TestPlantedBugs(t *testing.T) {
 // its blocks then, by a table that is durable at once, and losing power before
 // the sync would leave an index of blocks that are gone.
 func TestFreeingWaitsForTheDrop(t *testing.T) {
-	mem := vfs.NewCrashableMem()
+	mem := newCrashFS()
 	o := testOptions(mem)
 	o.tune.plantReceiptBeforeSync = true // so that the drop stays unsynced
 	s, l := committed(t, o, 8)
