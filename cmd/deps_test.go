@@ -28,6 +28,7 @@ var order = [][]string{
 	{"storage/archive/fstree"},
 	{"storage/archive"},
 	{"storage/archive/spool"},
+	{"storage/replica/bulkfile"},
 	{"storage/replica"},
 	{"netlink"}, // documentation only
 	{"netlink/noiseconn"},

@@ -10,6 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"cobox/storage/replica/bulkfile"
 )
 
 // incomingDir holds tables until they are ingested.
@@ -29,20 +31,26 @@ type tableWriter struct {
 }
 
 // createTable begins an sstable file in the directory of incoming tables.
-func (s *Store) createTable(name string) (*sstable.Writer, string, error) {
+// bulk says that it will be a large one.
+func (s *Store) createTable(name string, bulk bool) (*sstable.Writer, string, error) {
 	fs := s.opts.FS
 	path := fs.PathJoin(s.dir, incomingDir, name)
 	f, err := fs.Create(path, writeCategory)
 	if err != nil {
 		return nil, "", fmt.Errorf("creating a table: %w", noSpace(err))
 	}
-	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: bytesPerSync})
 	o := tableOptions(s.db.FormatMajorVersion())
+	if bulk {
+		if w, ok := bulkfile.New(f); ok {
+			return sstable.NewWriter(w, o), path, nil
+		}
+		f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: bytesPerSync})
+	}
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), o), path, nil
 }
 
 func (s *Store) newTable(first uint64) (*tableWriter, error) {
-	w, path, err := s.createTable(fmt.Sprintf("%016x.sst", first))
+	w, path, err := s.createTable(fmt.Sprintf("%016x.sst", first), true)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +115,7 @@ func (s *Store) deleteArrivals(ranges []garbage) error {
 	if len(ranges) == 0 {
 		return nil
 	}
-	w, path, err := s.createTable(fmt.Sprintf("%016x.del.sst", ranges[0].first))
+	w, path, err := s.createTable(fmt.Sprintf("%016x.del.sst", ranges[0].first), false)
 	if err != nil {
 		return err
 	}

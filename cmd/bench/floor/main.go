@@ -1,6 +1,6 @@
 // Floor measures the least that a box can spend on taking in blocks: it reads
 // them from a loopback TCP connection through Noise records, hashes each with
-// BLAKE3, writes them into sstables of 64 MiB and hands those to Pebble's
+// BLAKE3, writes them directly into sstables of 64 MiB and hands those to Pebble's
 // Ingest. There is no protocol, no Merkle tree, no quota and no index, so what
 // the box spends above it is what those cost.
 //
@@ -27,13 +27,13 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/sstable/block"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/zeebo/blake3"
 
 	"cobox/netlink/noiseconn"
+	"cobox/storage/replica/bulkfile"
 )
 
 const (
@@ -160,7 +160,11 @@ func takeIn(db *pebble.DB, dir string, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		w := sstable.NewWriter(objstorageprovider.NewFileWritable(vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: 512 << 10})), sstable.WriterOptions{
+		file, ok := bulkfile.New(f)
+		if !ok {
+			return fmt.Errorf("%s: no direct writes here", dir)
+		}
+		w := sstable.NewWriter(file, sstable.WriterOptions{
 			BlockSize: blockSize, Compression: block.NoCompression,
 			TableFormat: pebble.FormatNewest.MaxTableFormat(),
 		})
