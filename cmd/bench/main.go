@@ -60,6 +60,17 @@ func run(o options) error {
 		return err
 	}
 	var rep report
+	// A file system without a journal looks for a long time at each inode that
+	// was freed minutes ago before it makes a file, so a tree that is removed
+	// slows whatever is restored next. All stay until the end.
+	outs := filepath.Join(o.work, "out")
+	if err := os.RemoveAll(outs); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(outs, 0o755); err != nil {
+		return err
+	}
+	defer os.RemoveAll(outs)
 	for _, set := range o.sets {
 		data, err := o.dataset(set)
 		if err != nil {
@@ -72,7 +83,7 @@ func run(o options) error {
 				peers = append(peers, &restic{o: o, rclone: true}, &restic{o: o})
 			}
 			for _, p := range peers {
-				if err := runPeer(o, p, set, data, &rep); err != nil {
+				if err := runPeer(o, p, set, data, filepath.Join(outs, fmt.Sprintf("%s-%d-%s", set, round, p.name())), &rep); err != nil {
 					return fmt.Errorf("%s on %s: %w", p.name(), set, err)
 				}
 			}
@@ -91,8 +102,9 @@ func run(o options) error {
 	return nil
 }
 
-// runPeer takes one peer through a first backup, an unchanged one and a restore.
-func runPeer(o options, p peer, set string, data dataset, rep *report) error {
+// runPeer takes one peer through a first backup, an unchanged one and a restore
+// to out.
+func runPeer(o options, p peer, set string, data dataset, out string, rep *report) error {
 	dir := filepath.Join(o.work, "run")
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -114,7 +126,7 @@ func runPeer(o options, p peer, set string, data dataset, rep *report) error {
 	}{
 		{"first backup", p.backup(data.dir)},
 		{"nothing changed", p.backup(data.dir)},
-		{"restore", p.restore(filepath.Join(dir, "out"))},
+		{"restore", p.restore(out)},
 	}
 	for _, op := range ops {
 		if op.name == "restore" {
@@ -136,5 +148,5 @@ func runPeer(o options, p peer, set string, data dataset, rep *report) error {
 		fmt.Fprintf(os.Stderr, "  %-14s %-16s wall %6.2f s  client %6.2f CPU-s %4.0f MB  server %6.2f CPU-s %4.0f MB\n",
 			p.name(), op.name, m.Wall, m.ClientCPU, m.ClientRSS, m.ServerCPU, m.ServerRSS)
 	}
-	return p.compare(data.dir, filepath.Join(dir, "out"))
+	return p.compare(data.dir, out)
 }

@@ -76,11 +76,14 @@ func TestScripts(t *testing.T) {
 			"tree": treeCmd, "edit": editCmd, "same": sameCmd, "special": specialCmd, "names": namesCmd,
 			"mode": modeCmd, "chtime": chtimeCmd, "alloc": allocCmd, "picture": pictureCmd,
 			"meanwhile": meanwhileCmd, "killed": killedCmd, "withlock": withLockCmd, "terminal": terminalCmd,
-			"nobody": nobodyCmd, "flip": flipCmd, "photo": photoCmd,
+			"nobody": nobodyCmd, "flip": flipCmd, "photo": photoCmd, "smalldisk": smallDiskCmd, "fill": fillCmd,
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
+			switch cond {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "mount":
+				return canMount(t.TempDir()), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

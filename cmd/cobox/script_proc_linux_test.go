@@ -338,3 +338,43 @@ func flipCmd(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = f.WriteAt(b[:], size/2)
 	ts.Check(err)
 }
+
+// smalldisk DIR BYTES: mounts a disk of so many bytes on the directory, until
+// the script ends.
+func smallDiskCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: smalldisk DIR BYTES")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(mountSmall(dir, number(ts, args[1])))
+	ts.Defer(func() { ts.Check(unix.Unmount(dir, unix.MNT_DETACH)) })
+}
+
+func mountSmall(dir string, size int) error {
+	return unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=%d,mode=0700", size))
+}
+
+// canMount tries whether this process may mount anything.
+func canMount(dir string) bool {
+	if mountSmall(dir, 1<<20) != nil {
+		return false
+	}
+	return unix.Unmount(dir, unix.MNT_DETACH) == nil
+}
+
+// fill FILE LEFT: makes the file as large as its disk allows, but for so many
+// bytes.
+func fillCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: fill FILE LEFT")
+	}
+	path := ts.MkAbs(args[0])
+	var st unix.Statfs_t
+	ts.Check(unix.Statfs(filepath.Dir(path), &st))
+	size := int64(st.Bavail)*st.Bsize - int64(number(ts, args[1]))
+	if size < 0 {
+		ts.Fatalf("only %d bytes are free", int64(st.Bavail)*st.Bsize)
+	}
+	ts.Check(os.WriteFile(path, make([]byte, size), 0o600))
+}
