@@ -26,6 +26,7 @@ type Archive struct {
 	logs     []*logView
 	workers  int
 	fetched  atomic.Uint64 // blocks
+	records  recordPool
 
 	// Changed by tests only.
 	now          func() time.Time

@@ -189,6 +189,7 @@ func (p *readPlan) work(ctx context.Context, loaded <-chan loadedGroup) error {
 				return err
 			}
 		}
+		p.a.records.put(g.contents) // and with it the chunks
 	}
 	return nil
 }

@@ -206,9 +206,9 @@ func setTime(fd int, t Time) error {
 		return err
 	}
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, ts}
-	err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), times, 0)
-	if errors.Is(err, fs.ErrNotExist) { // no /proc; kernels from 5.8 take the handle itself
-		err = unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+	err = unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+	if err == unix.EINVAL || err == unix.ENOENT { // a kernel before 5.8
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), times, 0)
 	}
 	return err
 }
