@@ -57,6 +57,20 @@ func (s *memSpace) mustBackup(cache string, o BackupOptions) BackupSummary {
 	return sum
 }
 
+// timesAbove tells when the directories above dir were changed.
+func timesAbove(t *testing.T, dir string) (times string) {
+	t.Helper()
+	for dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		fi, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		times += fmt.Sprintln(dir, fi.ModTime().UnixNano())
+	}
+	return times
+}
+
 func TestBackupUnchanged(t *testing.T) {
 	s := newMemSpace(t)
 	l := s.newLog("log")
@@ -66,13 +80,20 @@ func TestBackupUnchanged(t *testing.T) {
 		files[fmt.Sprintf("d%d/e%d/f%d", i%7, i%5, i)] = string(randomBytes(uint64(i), 3000+i))
 	}
 	writeTree(t, dir, files)
+	above := timesAbove(t, dir)
 	first := s.mustBackup(cache, s.options(l, dir))
 	if first.Stats.Files != 300 || first.Changed != 300 || first.Stats.New < 900_000 || first.Stats.Dirs != 1+7+35 {
 		t.Fatalf("first: %+v", first)
 	}
 	s.blocks = 0
 	second := s.mustBackup(cache, s.options(l, dir))
-	if second.Changed != 0 || second.Blocks != 1 || second.Padding != 0 || second.Stats.New != 0 {
+	// The directories above are in the snapshot too, and whoever else makes
+	// temporary files changes one of them.
+	listings := uint64(0)
+	if timesAbove(t, dir) != above {
+		listings = 1000
+	}
+	if second.Changed != 0 || second.Blocks != 1 || second.Padding != 0 || second.Stats.New > listings {
 		t.Errorf("unchanged: %+v", second)
 	}
 	if second.Snapshot.Parent != first.Snapshot.ID {
