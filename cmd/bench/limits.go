@@ -13,16 +13,17 @@ import (
 	"time"
 )
 
-// boxLimits measures what belongs to the box alone: its cost against the
-// floor, its memory with eight members at once, and its memory under hostile
-// connections.
+// boxLimits measures what belongs to the box alone: its memory with eight
+// members at once and under hostile connections. Its cost was compared with the
+// floor in each round.
 func boxLimits(o options, rep *report) error {
+	rep.compareFloor()
 	dir := filepath.Join(o.work, "run")
 	steps := []struct {
 		name string
 		f    func(options, string, *report) error
 	}{
-		{"floor", floor}, {"eight members", eightMembers}, {"hostile connections", hostile},
+		{"eight members", eightMembers}, {"hostile connections", hostile},
 	}
 	for _, s := range steps {
 		fmt.Fprintln(os.Stderr, "box:", s.name)
@@ -39,38 +40,28 @@ func boxLimits(o options, rep *report) error {
 	return os.RemoveAll(dir)
 }
 
-// floor compares the box's cost on the big set with the least possible one,
-// measured now, in turn with nothing else running.
-func floor(o options, dir string, rep *report) error {
-	box, ok := rep.med("big", "cobox", "first backup", perGiB)
-	if !ok {
-		return nil
+// floor measures the least possible cost of taking in the big set, in CPU
+// seconds a GiB.
+func floor(o options) (float64, error) {
+	db := filepath.Join(o.work, "floor")
+	if err := os.MkdirAll(db, 0o755); err != nil {
+		return 0, err
 	}
-	var v []float64
-	for range o.rounds {
-		db := filepath.Join(dir, "floor")
-		if err := os.MkdirAll(db, 0o755); err != nil {
-			return err
-		}
-		out, err := exec.Command(filepath.Join(o.bin, "bench-floor"), "-blocks", fmt.Sprint(int(32768*o.scale)), "-dir", db).Output()
-		if err != nil {
-			return err
-		}
-		var f struct {
-			CPU   float64 `json:"cpu_s"`
-			Bytes float64 `json:"bytes"`
-		}
-		if err := json.Unmarshal(out, &f); err != nil {
-			return err
-		}
-		v = append(v, f.CPU/(f.Bytes/(1<<30)))
-		if err := os.RemoveAll(db); err != nil {
-			return err
-		}
+	defer os.RemoveAll(db)
+	out, err := exec.Command(filepath.Join(o.bin, "bench-floor"), "-blocks", fmt.Sprint(int(32768*o.scale)), "-dir", db).Output()
+	if err != nil {
+		return 0, fmt.Errorf("floor: %w", err)
 	}
-	fmt.Fprintf(os.Stderr, "  floor %.2f CPU-s/GiB\n", median(v))
-	rep.limit("box, taking in the big set, of the floor", box/median(v), 1.2, "%.2f")
-	return nil
+	var f struct {
+		CPU   float64 `json:"cpu_s"`
+		Bytes float64 `json:"bytes"`
+	}
+	if err := json.Unmarshal(out, &f); err != nil {
+		return 0, fmt.Errorf("floor: %w", err)
+	}
+	perGiB := f.CPU / (f.Bytes / (1 << 30))
+	fmt.Fprintf(os.Stderr, "  floor %.2f CPU-s/GiB\n", perGiB)
+	return perGiB, nil
 }
 
 // eightMembers lets eight devices of eight accounts back up incompressible

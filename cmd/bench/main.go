@@ -86,6 +86,13 @@ func run(o options) error {
 				if err := runPeer(o, p, set, data, filepath.Join(outs, fmt.Sprintf("%s-%d-%s", set, round, p.name())), &rep); err != nil {
 					return fmt.Errorf("%s on %s: %w", p.name(), set, err)
 				}
+				if set == "big" && p.name() == "cobox" && !o.skipBox {
+					f, err := floor(o)
+					if err != nil {
+						return err
+					}
+					rep.floors = append(rep.floors, f)
+				}
 			}
 		}
 	}

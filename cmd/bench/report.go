@@ -57,6 +57,8 @@ type report struct {
 	order []key
 	runs  map[key][]measurement
 	extra []row
+
+	floors []float64 // CPU seconds a GiB, one for each of the box's rounds with the big set
 }
 
 // row is one line of the table of limits: what, the number reached, the limit.
@@ -78,6 +80,20 @@ func (r *report) add(set, peer, op string, m measurement) {
 
 func (r *report) limit(what string, reached, limit float64, format string) {
 	r.extra = append(r.extra, row{what, fmt.Sprintf(format, reached), fmt.Sprintf("≤ "+format, limit), reached <= limit})
+}
+
+// compareFloor compares the box's cost in each round with the floor measured
+// right after it, since machines change their pace within minutes.
+func (r *report) compareFloor() {
+	var v []float64
+	for i, m := range r.runs[key{"big", "cobox", "first backup"}] {
+		if i < len(r.floors) {
+			v = append(v, perGiB(m)/r.floors[i])
+		}
+	}
+	if len(v) > 0 {
+		r.limit("box, taking in the big set, of the floor", median(v), 1.2, "%.2f")
+	}
 }
 
 func median(v []float64) float64 {
