@@ -34,6 +34,8 @@ var order = [][]string{
 	{"netlink/noiseconn"},
 	{"netlink/pairing"},
 	{"netlink/replicate"},
+	{"image/layout"},
+	{"image"}, // documentation only
 	{"appliance/config", "appliance/admin", "appliance/datadir"},
 	{"appliance/roster"},
 	{"appliance"},
