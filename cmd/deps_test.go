@@ -35,7 +35,8 @@ var order = [][]string{
 	{"netlink/pairing"},
 	{"netlink/replicate"},
 	{"image/layout"},
-	{"image"}, // documentation only
+	{"image/disk"},
+	{"image"},
 	{"appliance/config", "appliance/admin", "appliance/datadir"},
 	{"appliance/roster"},
 	{"appliance"},
@@ -99,6 +100,11 @@ var rules = []rule{
 			"testing/...", "net/http/httptest", "github.com/stretchr/testify/...",
 			"go.uber.org/goleak/...", "github.com/rogpeppe/go-internal/...",
 		},
+	},
+	{
+		why:   "what builds an image stays on the computer that builds it",
+		from:  []string{"appliance/...", "netlink/...", "storage/...", "cmd/coboxd", "cmd/cobox/..."},
+		never: []string{"image", "image/disk"},
 	},
 	{
 		why:   "the log's rules are pure: no socket and no process",
@@ -251,7 +257,7 @@ func matchAny(patterns []string, path string) bool {
 // match compares an import path with a pattern. A pattern that begins with one
 // of our directories is relative to the module.
 func match(pattern, path string) bool {
-	if first, _, _ := strings.Cut(pattern, "/"); slices.Contains([]string{"appliance", "cmd", "netlink", "storage", "..."}, first) {
+	if first, _, _ := strings.Cut(pattern, "/"); slices.Contains([]string{"appliance", "cmd", "image", "netlink", "storage", "..."}, first) {
 		pattern = module + "/" + pattern
 	}
 	if dir, ok := strings.CutSuffix(pattern, "/..."); ok {

@@ -1,0 +1,257 @@
+package disk_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cobox/image/disk"
+	"cobox/image/layout"
+)
+
+var made = time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
+
+// someFiles are like those of a slot: long names, many in one directory, one of
+// many megabytes, one that is empty, and sizes around a cluster.
+func someFiles() []disk.File {
+	files := []disk.File{
+		{Path: "kernel8.img", Data: bytes.Repeat([]byte("kernel"), 3<<20)},
+		{Path: "bcm2710-rpi-3-b-plus.dtb", Data: []byte("dtb")},
+		{Path: "empty", Data: nil},
+		{Path: "UPPER.TXT", Data: []byte("upper")},
+		{Path: "Mixed.txt", Data: []byte("mixed")},
+		{Path: "two.dots.txt", Data: []byte("dots")},
+		{Path: "a/b/c/deep.txt", Data: []byte("deep")},
+	}
+	for _, n := range []int{1, 511, 512, 513, 1024} {
+		files = append(files, disk.File{Path: fmt.Sprintf("size-%d.txt", n), Data: bytes.Repeat([]byte{byte(n)}, n)})
+	}
+	for n := range 350 {
+		files = append(files, disk.File{Path: fmt.Sprintf("overlays/some-long-name-%03d.dtbo", n), Data: []byte(strings.Repeat("o", n))})
+	}
+	return files
+}
+
+func check(t *testing.T, program string, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Skipf("%s is not installed", program)
+	}
+	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", program, err, out)
+	}
+}
+
+func TestFAT32(t *testing.T) {
+	for _, c := range []struct {
+		size  int64
+		label string
+		files []disk.File
+	}{
+		{layout.BootselSize, layout.BootselLabel, []disk.File{{Path: "autoboot.txt", Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)}}},
+		{layout.SlotSize, layout.SlotALabel, someFiles()},
+	} {
+		t.Run(c.label, func(t *testing.T) {
+			b, err := disk.FAT32(c.size, c.label, made, c.files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := disk.ReadFAT32(bytes.NewReader(b), 0, c.size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != len(c.files) {
+				t.Errorf("%d files are there, want %d", len(got), len(c.files))
+			}
+			want := map[string][]byte{}
+			for _, f := range c.files {
+				want[f.Path] = f.Data
+			}
+			for _, f := range got {
+				if !bytes.Equal(f.Data, want[f.Path]) {
+					t.Errorf("%s has %d bytes that differ from the %d", f.Path, len(f.Data), len(want[f.Path]))
+				}
+			}
+			// In another order and at another time it is the same.
+			for i, j := 0, len(c.files)-1; i < j; i, j = i+1, j-1 {
+				c.files[i], c.files[j] = c.files[j], c.files[i]
+			}
+			again, err := disk.FAT32(c.size, c.label, made, c.files)
+			if err != nil || !bytes.Equal(again, b) {
+				t.Errorf("made again it differs (%v)", err)
+			}
+			if other, _ := disk.FAT32(c.size, c.label, made.Add(time.Hour), c.files); bytes.Equal(other, b) {
+				t.Error("the time is not in it")
+			}
+			name := filepath.Join(t.TempDir(), "fat")
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			check(t, "fsck.vfat", "-n", name)
+		})
+	}
+}
+
+func TestFAT32Refuses(t *testing.T) {
+	for _, c := range []struct {
+		why   string
+		at    time.Time
+		files []disk.File
+	}{
+		{"a path upwards", made, []disk.File{{Path: "../x"}}},
+		{"a path from the root", made, []disk.File{{Path: "/x"}}},
+		{"a file that is a directory too", made, []disk.File{{Path: "x"}, {Path: "x/y"}}},
+		{"two names that differ in case", made, []disk.File{{Path: "x"}, {Path: "X"}}},
+		{"a name that is not ASCII", made, []disk.File{{Path: "ä"}}},
+		{"no path", made, []disk.File{{Path: ""}}},
+		{"more than fits", made, []disk.File{{Path: "x", Data: make([]byte, layout.BootselSize)}}},
+		{"a time before FAT", time.Unix(0, 0), nil},
+	} {
+		if _, err := disk.FAT32(layout.BootselSize, "X", c.at, c.files); err == nil {
+			t.Errorf("%s was taken", c.why)
+		}
+	}
+}
+
+func TestData(t *testing.T) {
+	b, err := disk.Data(t.Context(), made)
+	if errors.Is(err, disk.ErrNoMke2fs) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := disk.Data(t.Context(), made)
+	if err != nil || !bytes.Equal(b, again) {
+		t.Errorf("made again it differs (%v)", err)
+	}
+	name := filepath.Join(t.TempDir(), "ext4")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "e2fsck", "-fn", name)
+	const labelOffset = 1024 + 120
+	if got := string(bytes.TrimRight(b[labelOffset:labelOffset+16], "\x00")); got != layout.DataLabel {
+		t.Errorf("label %q", got)
+	}
+}
+
+func TestNoMke2fs(t *testing.T) {
+	if _, err := exec.LookPath("/usr/sbin/mke2fs"); err == nil {
+		t.Skip("mke2fs is where it is always looked for")
+	}
+	t.Setenv("PATH", t.TempDir())
+	if _, err := disk.Data(t.Context(), made); !errors.Is(err, disk.ErrNoMke2fs) {
+		t.Error(err)
+	}
+}
+
+// image makes a small, valid image without ext4.
+func image(t *testing.T) (string, *disk.Contents) {
+	t.Helper()
+	var c disk.Contents
+	var err error
+	if c.Bootsel, err = disk.FAT32(layout.BootselSize, layout.BootselLabel, made, []disk.File{{Path: "autoboot.txt", Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)}}); err != nil {
+		t.Fatal(err)
+	}
+	if c.SlotA, err = disk.FAT32(layout.SlotSize, layout.SlotALabel, made, []disk.File{{Path: "kernel8.img", Data: []byte("a")}}); err != nil {
+		t.Fatal(err)
+	}
+	if c.SlotB, err = disk.FAT32(layout.SlotSize, layout.SlotBLabel, made, []disk.File{{Path: "kernel8.img", Data: []byte("b")}}); err != nil {
+		t.Fatal(err)
+	}
+	c.Data = make([]byte, layout.TemplateSize)
+	copy(c.Data[layout.TemplateSize-4:], "last")
+	name := filepath.Join(t.TempDir(), "x.img")
+	if err := disk.Write(name, 0o600, &c); err != nil {
+		t.Fatal(err)
+	}
+	return name, &c
+}
+
+func TestWrite(t *testing.T) {
+	name, c := image(t)
+	b, err := os.ReadFile(name)
+	if err != nil || len(b) != layout.ImageSize {
+		t.Fatal(len(b), err)
+	}
+	table, err := layout.ParseMBR(b[:layout.SectorSize])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range [][]byte{c.Bootsel, c.SlotA, c.SlotB, c.Data} {
+		p, _ := table.Partition(i + 1)
+		if !bytes.Equal(b[p.Start:p.End()], want) {
+			t.Errorf("partition %d differs", i+1)
+		}
+	}
+	for n, want := range map[int]string{2: "a", 3: "b"} {
+		files, err := disk.Partition(name, n)
+		if err != nil || len(files) != 1 || string(files[0].Data) != want {
+			t.Errorf("partition %d: %v %v", n, files, err)
+		}
+	}
+	if _, err := disk.Partition(name, 4); err == nil {
+		t.Error("the data partition was read as FAT32")
+	}
+	c.SlotB = c.SlotB[1:]
+	if err := disk.Write(name, 0o600, c); err == nil {
+		t.Error("a partition of the wrong size was taken")
+	}
+}
+
+func TestWriteBootsel(t *testing.T) {
+	name, c := image(t)
+	for _, secret := range []string{"first secret", "second"} {
+		if err := disk.WriteBootsel(name, layout.ProvisionFile, []byte(secret), made); err != nil {
+			t.Fatal(err)
+		}
+		files, err := disk.Partition(name, 1)
+		if err != nil || len(files) != 2 || files[1].Path != layout.ProvisionFile || string(files[1].Data) != secret {
+			t.Fatalf("%v %v", files, err)
+		}
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(b, []byte("first secret")) {
+		t.Error("the secret that was replaced is still in the image")
+	}
+	if !bytes.Equal(b[layout.BootselStart+layout.BootselSize:][:layout.SlotSize], c.SlotA) {
+		t.Error("another partition has changed")
+	}
+	foreign := filepath.Join(t.TempDir(), "foreign")
+	if err := os.WriteFile(foreign, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.WriteBootsel(foreign, "x", nil, made); !errors.Is(err, layout.ErrForeignDisk) {
+		t.Error("a disk that is not ours:", err)
+	}
+}
+
+func TestCopy(t *testing.T) {
+	name, _ := image(t)
+	to := filepath.Join(t.TempDir(), "copy.img")
+	if err := disk.Copy(to, 0o600, name); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := os.ReadFile(name)
+	b, err := os.ReadFile(to)
+	if err != nil || !bytes.Equal(a, b) {
+		t.Errorf("the copy differs (%v)", err)
+	}
+	if info, _ := os.Stat(to); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", info.Mode())
+	}
+	if err := disk.Copy(to, 0o600, name); !errors.Is(err, os.ErrExist) {
+		t.Error("a file that is there was overwritten:", err)
+	}
+}
