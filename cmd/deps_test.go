@@ -35,6 +35,7 @@ var order = [][]string{
 	{"netlink/pairing"},
 	{"netlink/replicate"},
 	{"image/layout"},
+	{"image/fat32"},
 	{"image/disk"},
 	{"image"},
 	{"appliance/config", "appliance/admin", "appliance/datadir"},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"cobox/image/fat32"
 	"cobox/image/layout"
 )
 
@@ -28,8 +29,8 @@ func writeBootsel(name, file string, data []byte, made time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	files = slices.DeleteFunc(files, func(f File) bool { return f.Path == file })
-	b, err := FAT32(layout.BootselSize, layout.BootselLabel, made, append(files, File{file, data}))
+	files = slices.DeleteFunc(files, func(f fat32.File) bool { return f.Path == file })
+	b, err := fat32.Make(layout.BootselSize, layout.BootselLabel, made, append(files, fat32.File{Path: file, Data: data}))
 	if err != nil {
 		return err
 	}

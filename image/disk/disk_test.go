@@ -3,40 +3,18 @@ package disk_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"cobox/image/disk"
+	"cobox/image/fat32"
 	"cobox/image/layout"
 )
 
 var made = time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
-
-// someFiles are like those of a slot: long names, many in one directory, one of
-// many megabytes, one that is empty, and sizes around a cluster.
-func someFiles() []disk.File {
-	files := []disk.File{
-		{Path: "kernel8.img", Data: bytes.Repeat([]byte("kernel"), 3<<20)},
-		{Path: "bcm2710-rpi-3-b-plus.dtb", Data: []byte("dtb")},
-		{Path: "empty", Data: nil},
-		{Path: "UPPER.TXT", Data: []byte("upper")},
-		{Path: "Mixed.txt", Data: []byte("mixed")},
-		{Path: "two.dots.txt", Data: []byte("dots")},
-		{Path: "a/b/c/deep.txt", Data: []byte("deep")},
-	}
-	for _, n := range []int{1, 511, 512, 513, 1024} {
-		files = append(files, disk.File{Path: fmt.Sprintf("size-%d.txt", n), Data: bytes.Repeat([]byte{byte(n)}, n)})
-	}
-	for n := range 350 {
-		files = append(files, disk.File{Path: fmt.Sprintf("overlays/some-long-name-%03d.dtbo", n), Data: []byte(strings.Repeat("o", n))})
-	}
-	return files
-}
 
 func check(t *testing.T, program string, args ...string) {
 	t.Helper()
@@ -46,77 +24,6 @@ func check(t *testing.T, program string, args ...string) {
 	}
 	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
 		t.Errorf("%s: %v\n%s", program, err, out)
-	}
-}
-
-func TestFAT32(t *testing.T) {
-	for _, c := range []struct {
-		size  int64
-		label string
-		files []disk.File
-	}{
-		{layout.BootselSize, layout.BootselLabel, []disk.File{{Path: "autoboot.txt", Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)}}},
-		{layout.SlotSize, layout.SlotALabel, someFiles()},
-	} {
-		t.Run(c.label, func(t *testing.T) {
-			b, err := disk.FAT32(c.size, c.label, made, c.files)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := disk.ReadFAT32(bytes.NewReader(b), 0, c.size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(got) != len(c.files) {
-				t.Errorf("%d files are there, want %d", len(got), len(c.files))
-			}
-			want := map[string][]byte{}
-			for _, f := range c.files {
-				want[f.Path] = f.Data
-			}
-			for _, f := range got {
-				if !bytes.Equal(f.Data, want[f.Path]) {
-					t.Errorf("%s has %d bytes that differ from the %d", f.Path, len(f.Data), len(want[f.Path]))
-				}
-			}
-			// In another order and at another time it is the same.
-			for i, j := 0, len(c.files)-1; i < j; i, j = i+1, j-1 {
-				c.files[i], c.files[j] = c.files[j], c.files[i]
-			}
-			again, err := disk.FAT32(c.size, c.label, made, c.files)
-			if err != nil || !bytes.Equal(again, b) {
-				t.Errorf("made again it differs (%v)", err)
-			}
-			if other, _ := disk.FAT32(c.size, c.label, made.Add(time.Hour), c.files); bytes.Equal(other, b) {
-				t.Error("the time is not in it")
-			}
-			name := filepath.Join(t.TempDir(), "fat")
-			if err := os.WriteFile(name, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			check(t, "fsck.vfat", "-n", name)
-		})
-	}
-}
-
-func TestFAT32Refuses(t *testing.T) {
-	for _, c := range []struct {
-		why   string
-		at    time.Time
-		files []disk.File
-	}{
-		{"a path upwards", made, []disk.File{{Path: "../x"}}},
-		{"a path from the root", made, []disk.File{{Path: "/x"}}},
-		{"a file that is a directory too", made, []disk.File{{Path: "x"}, {Path: "x/y"}}},
-		{"two names that differ in case", made, []disk.File{{Path: "x"}, {Path: "X"}}},
-		{"a name that is not ASCII", made, []disk.File{{Path: "ä"}}},
-		{"no path", made, []disk.File{{Path: ""}}},
-		{"more than fits", made, []disk.File{{Path: "x", Data: make([]byte, layout.BootselSize)}}},
-		{"a time before FAT", time.Unix(0, 0), nil},
-	} {
-		if _, err := disk.FAT32(layout.BootselSize, "X", c.at, c.files); err == nil {
-			t.Errorf("%s was taken", c.why)
-		}
 	}
 }
 
@@ -158,13 +65,13 @@ func image(t *testing.T) (string, *disk.Contents) {
 	t.Helper()
 	var c disk.Contents
 	var err error
-	if c.Bootsel, err = disk.FAT32(layout.BootselSize, layout.BootselLabel, made, []disk.File{{Path: "autoboot.txt", Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)}}); err != nil {
+	if c.Bootsel, err = fat32.Make(layout.BootselSize, layout.BootselLabel, made, []fat32.File{{Path: "autoboot.txt", Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)}}); err != nil {
 		t.Fatal(err)
 	}
-	if c.SlotA, err = disk.FAT32(layout.SlotSize, layout.SlotALabel, made, []disk.File{{Path: "kernel8.img", Data: []byte("a")}}); err != nil {
+	if c.SlotA, err = fat32.Make(layout.SlotSize, layout.SlotALabel, made, []fat32.File{{Path: "kernel8.img", Data: []byte("a")}}); err != nil {
 		t.Fatal(err)
 	}
-	if c.SlotB, err = disk.FAT32(layout.SlotSize, layout.SlotBLabel, made, []disk.File{{Path: "kernel8.img", Data: []byte("b")}}); err != nil {
+	if c.SlotB, err = fat32.Make(layout.SlotSize, layout.SlotBLabel, made, []fat32.File{{Path: "kernel8.img", Data: []byte("b")}}); err != nil {
 		t.Fatal(err)
 	}
 	c.Data = make([]byte, layout.TemplateSize)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"cobox/image/fat32"
 	"cobox/image/layout"
 )
 
@@ -134,7 +135,7 @@ func Table(r io.ReaderAt) (*layout.Table, error) {
 }
 
 // Partition returns the files of one of an image's FAT32 partitions, 1 to 3.
-func Partition(name string, n int) ([]File, error) {
+func Partition(name string, n int) ([]fat32.File, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("disk: reading an image: %w", err)
@@ -148,5 +149,5 @@ func Partition(name string, n int) ([]File, error) {
 	if !ok || n == 4 {
 		return nil, fmt.Errorf("disk: partition %d is no FAT32", n)
 	}
-	return ReadFAT32(f, int64(p.Start), int64(p.Size))
+	return fat32.Read(f, int64(p.Start), int64(p.Size))
 }

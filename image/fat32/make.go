@@ -1,4 +1,11 @@
-package disk
+// Package fat32 makes FAT32 file systems from a list of files and reads them:
+// [Make] for the boot selection and the slots of a box's disk, [Read] for what is
+// in one. What Make makes depends on its arguments only (Microsoft's FAT
+// specification, version 1.03).
+//
+// It is written here because the libraries that can make one leave something for
+// fsck to repair: a wrong ".." or a cluster for an empty file.
+package fat32
 
 import (
 	"encoding/binary"
@@ -18,22 +25,18 @@ type File struct {
 	Data []byte
 }
 
-// FAT32 returns the size bytes of a file system that holds the files and nothing
-// else (Microsoft's FAT specification, version 1.03). Every file and directory
-// bears the time made, every file lies in one piece, and names are printable
-// ASCII.
-//
-// It is written here because the libraries that can make one leave something for
-// fsck to repair: a wrong ".." or a cluster for an empty file.
-func FAT32(size int64, label string, made time.Time, files []File) ([]byte, error) {
-	b, err := makeFAT32(size, label, made, files)
+// Make returns the size bytes of a file system that holds the files and nothing
+// else. Every file and directory bears the time made, every file lies in one
+// piece, and names are printable ASCII.
+func Make(size int64, label string, made time.Time, files []File) ([]byte, error) {
+	b, err := makeAll(size, label, made, files)
 	if err != nil {
-		return nil, fmt.Errorf("disk: making FAT32 %s: %w", label, err)
+		return nil, fmt.Errorf("fat32: making %s: %w", label, err)
 	}
 	return b, nil
 }
 
-func makeFAT32(size int64, label string, made time.Time, files []File) ([]byte, error) {
+func makeAll(size int64, label string, made time.Time, files []File) ([]byte, error) {
 	stamp, err := stampOf(made)
 	if err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func makeFAT32(size int64, label string, made time.Time, files []File) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	w := &fatWriter{geometry: g, label: fmt.Sprintf("%-11s", label), stamp: stamp, b: make([]byte, size), next: firstCluster}
+	w := &writer{geometry: g, label: fmt.Sprintf("%-11s", label), stamp: stamp, b: make([]byte, size), next: firstCluster}
 	if err := w.directory(root, 0); err != nil {
 		return nil, err
 	}
@@ -131,7 +134,7 @@ func treeOf(files []File) (*node, error) {
 		at := root
 		parts := strings.Split(f.Path, "/")
 		for i, name := range parts {
-			if err := checkFATName(name); err != nil {
+			if err := checkName(name); err != nil {
 				return nil, fmt.Errorf("%q: %w", f.Path, err)
 			}
 			last := i == len(parts)-1
@@ -150,8 +153,8 @@ func treeOf(files []File) (*node, error) {
 	return root, nil
 }
 
-// fatWriter fills a file system from the first cluster to the last.
-type fatWriter struct {
+// writer fills a file system from the first cluster to the last.
+type writer struct {
 	geometry
 	label string
 	stamp stamp
@@ -161,7 +164,7 @@ type fatWriter struct {
 }
 
 // allocate takes clusters for so many bytes, in one piece.
-func (w *fatWriter) allocate(bytes uint32) (first uint32, err error) {
+func (w *writer) allocate(bytes uint32) (first uint32, err error) {
 	n := (bytes + w.clusterSize() - 1) / w.clusterSize()
 	if n == 0 {
 		return 0, nil
@@ -177,12 +180,12 @@ func (w *fatWriter) allocate(bytes uint32) (first uint32, err error) {
 
 // directory writes a directory with all below it. Parent is the first cluster of
 // the one above, 0 for the root directory as the specification wants it.
-func (w *fatWriter) directory(dir *node, parent uint32) error {
+func (w *writer) directory(dir *node, parent uint32) error {
 	_, err := w.directoryAt(dir, parent, true)
 	return err
 }
 
-func (w *fatWriter) directoryAt(dir *node, parent uint32, isRoot bool) (uint32, error) {
+func (w *writer) directoryAt(dir *node, parent uint32, isRoot bool) (uint32, error) {
 	names := newShortNames()
 	heads := make([][]byte, len(dir.below)) // the entries, their clusters still missing
 	length := entrySize                     // the label, or the two dots
@@ -232,7 +235,7 @@ func (w *fatWriter) directoryAt(dir *node, parent uint32, isRoot bool) (uint32, 
 }
 
 // table writes both copies of the file allocation table.
-func (w *fatWriter) table() {
+func (w *writer) table() {
 	fat := w.b[reservedSectors*sectorSize:][:w.perFAT*sectorSize]
 	binary.LittleEndian.PutUint32(fat, 0x0ffffff8)
 	binary.LittleEndian.PutUint32(fat[4:], endOfChain)
@@ -249,7 +252,7 @@ func (w *fatWriter) table() {
 
 // bootSectors writes the first sector, the one with the free clusters, and the
 // copies of both.
-func (w *fatWriter) bootSectors() {
+func (w *writer) bootSectors() {
 	s := make([]byte, 2*sectorSize)
 	copy(s, "\xeb\x58\x90COBOX   ")
 	le := binary.LittleEndian

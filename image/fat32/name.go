@@ -1,4 +1,4 @@
-package disk
+package fat32
 
 import (
 	"encoding/binary"
@@ -23,8 +23,8 @@ const (
 	lowerExt  = 0x10
 )
 
-// checkFATName accepts what has the same meaning everywhere.
-func checkFATName(name string) error {
+// checkName accepts what has the same meaning everywhere.
+func checkName(name string) error {
 	if name == "" || len(name) > 255 {
 		return fmt.Errorf("a name of %d bytes", len(name))
 	}

@@ -1,4 +1,4 @@
-package disk
+package fat32
 
 import (
 	"errors"
@@ -11,31 +11,32 @@ import (
 	"strings"
 
 	"github.com/diskfs/go-diskfs/backend"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
+	diskfs "github.com/diskfs/go-diskfs/filesystem/fat32"
 )
 
 // sectorSize is the only one that the Raspberry Pi's firmware is known to read.
 const sectorSize = 512
 
-// ReadFAT32 returns the files of the file system in a part of r, sorted by path.
-func ReadFAT32(r io.ReaderAt, start, size int64) ([]File, error) {
+// Read returns the files of the file system in a part of r, sorted by path. It is
+// for images that were made here: the library below takes a broken one on trust.
+func Read(r io.ReaderAt, start, size int64) ([]File, error) {
 	b := make([]byte, size)
 	if _, err := r.ReadAt(b, start); err != nil {
-		return nil, fmt.Errorf("disk: reading FAT32: %w", err)
+		return nil, fmt.Errorf("fat32: reading: %w", err)
 	}
-	f, err := fat32.Read(&memory{b: b}, size, 0, sectorSize)
+	f, err := diskfs.Read(&memory{b: b}, size, 0, sectorSize)
 	if err != nil {
-		return nil, fmt.Errorf("disk: reading FAT32: %w", err)
+		return nil, fmt.Errorf("fat32: reading: %w", err)
 	}
 	files, err := readDir(f, ".")
 	if err != nil {
-		return nil, fmt.Errorf("disk: reading FAT32: %w", err)
+		return nil, fmt.Errorf("fat32: reading: %w", err)
 	}
 	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
 	return files, nil
 }
 
-func readDir(f *fat32.FileSystem, dir string) ([]File, error) {
+func readDir(f *diskfs.FileSystem, dir string) ([]File, error) {
 	entries, err := f.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("directory %s: %w", dir, err)
@@ -69,7 +70,7 @@ func readDir(f *fat32.FileSystem, dir string) ([]File, error) {
 
 // readFile reads a file at once: the library reads beyond the end when it goes on
 // in the middle of a cluster, and not at all where there is none.
-func readFile(f *fat32.FileSystem, name string, size int64) ([]byte, error) {
+func readFile(f *diskfs.FileSystem, name string, size int64) ([]byte, error) {
 	if size == 0 {
 		return nil, nil
 	}
