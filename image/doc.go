@@ -1,5 +1,16 @@
-// Package image is the map of what makes a box's disk, and builds the image
-// that is written to it.
+// Package image builds the image that makes a Raspberry Pi a box, and is the map
+// of what it consists of.
 //
 //	image/layout    where everything lies on the disk, and which slot starts
+//	image/fat32     the file system of the boot selection and of the slots
+//	image/disk      the whole disk as a file, and writing it to a card
+//	image/label     the label that is stuck on a box
+//
+// Start at [Build], which makes the image and what belongs beside it; [NewSystem]
+// makes only the files of a slot. The system is one kernel and one initramfs with
+// two programs of ours: there is no other program in it, no shell and no library.
+//
+// The result depends on the source, on the modules that go.mod pins, on the
+// version of Go and on that of mke2fs, and on nothing else: building twice gives
+// the same bytes.
 package image

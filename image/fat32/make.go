@@ -284,3 +284,18 @@ func (w *writer) bootSectors() {
 	copy(w.b, s)
 	copy(w.b[6*sectorSize:], s)
 }
+
+// Used returns how many bytes of a file system that Make has made matter: all
+// that follow are free clusters, which may hold anything.
+func Used(b []byte) (int64, error) {
+	if len(b) < 2*sectorSize || string(b[510:512]) != "\x55\xaa" || string(b[sectorSize:sectorSize+4]) != "RRaA" || b[13] == 0 {
+		return 0, errors.New("fat32: not a file system of ours")
+	}
+	le := binary.LittleEndian
+	g := geometry{perCluster: uint32(b[13]), perFAT: le.Uint32(b[36:])}
+	used := int64(g.offset(le.Uint32(b[sectorSize+492:])))
+	if used > int64(len(b)) {
+		return 0, errors.New("fat32: not a file system of ours")
+	}
+	return used, nil
+}

@@ -1,0 +1,171 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"golang.org/x/sync/errgroup"
+
+	"cobox/image/fat32"
+	"cobox/image/layout"
+)
+
+// System is what a slot holds, and where it comes from.
+type System struct {
+	// Files are those of a slot, all but the manifest that vouches for them.
+	Files []fat32.File
+	// Programs are the two programs, Modules the kernel and the firmware.
+	Programs []Program
+	Modules  []Module
+}
+
+// firmwareFiles are what the boot loader of the models before 5 loads; the
+// firmware of a Raspberry Pi 5 is in the board. The small, the debugging and the
+// camera variants stay out.
+var firmwareFiles = []string{"start.elf", "fixup.dat", "start4.elf", "fixup4.dat"}
+
+// configText is config.txt of a slot. It is the same in both slots.
+const configText = `# CoBox. This file is part of the system and is replaced with it.
+arm_64bit=1
+kernel=` + layout.KernelFile + `
+initramfs ` + layout.InitrdFile + ` followkernel
+cmdline=` + layout.CmdlineFile + `
+auto_initramfs=0
+
+# A screen works also if it is plugged in later.
+hdmi_force_hotplug=1
+disable_overscan=1
+disable_splash=1
+camera_auto_detect=0
+display_auto_detect=0
+enable_uart=1
+
+# The firmware starts the watchdog before the kernel, so that a kernel that hangs
+# is ended. Partition 0 is the slot that autoboot.txt names: a slot that was only
+# tried is left again.
+dtparam=watchdog=on
+kernel_watchdog_timeout=15
+kernel_watchdog_partition=0
+`
+
+// cmdlineText is the kernel's command line. The screen belongs to the box, so
+// the console is the serial one; the firmware knows its name as serial0.
+const cmdlineText = "console=serial0,115200 rdinit=/init panic=10 oops=panic watchdog.open_timeout=30 vt.global_cursor_default=0 consoleblank=0\n"
+
+// NewSystem builds the two programs and collects the files of a slot.
+func NewSystem(ctx context.Context, c Config) (*System, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return newSystem(ctx, c)
+}
+
+func newSystem(ctx context.Context, c Config) (*System, error) {
+	s := new(System)
+	var err error
+	c.Progress("fetching kernel and firmware")
+	if s.Modules, err = modules(ctx, c, kernelModule, firmwareModule); err != nil {
+		return nil, err
+	}
+	kernel, firmware := s.Modules[0].Dir, s.Modules[1].Dir
+
+	c.Progress("building the programs")
+	var vmlinuz, initrd []byte
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		raw, err := os.ReadFile(filepath.Join(kernel, "vmlinuz"))
+		if err == nil {
+			vmlinuz, err = pack(raw)
+		}
+		if err != nil {
+			return fmt.Errorf("image: packing the kernel: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		if s.Programs, err = programs(ctx, c); err != nil {
+			return err
+		}
+		archive, err := initramfs(c, s.Programs[0].Binary, s.Programs[1].Binary)
+		if err == nil {
+			initrd, err = pack(archive)
+		}
+		if err != nil {
+			return fmt.Errorf("image: making the initramfs: %w", err)
+		}
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+
+	s.Files = []fat32.File{
+		{Path: layout.KernelFile, Data: vmlinuz},
+		{Path: layout.InitrdFile, Data: initrd},
+		{Path: layout.ConfigFile, Data: []byte(configText)},
+		{Path: layout.CmdlineFile, Data: []byte(cmdlineText)},
+	}
+	for _, from := range []struct {
+		dir, pattern, into string
+	}{
+		{kernel, "bcm*.dtb", ""},
+		{kernel, "overlays/*.dtb*", "overlays"}, // the board asks for some by itself, for its revision or a hat
+		{firmware, "LICENSE.broadcom", ""},      // which wants to go with the firmware
+	} {
+		files, err := read(from.dir, from.pattern, from.into)
+		if err != nil {
+			return nil, err
+		}
+		s.Files = append(s.Files, files...)
+	}
+	for _, name := range firmwareFiles {
+		files, err := read(firmware, name, "")
+		if err != nil {
+			return nil, err
+		}
+		s.Files = append(s.Files, files...)
+	}
+	return s, nil
+}
+
+// read returns the files of a module that a pattern names. There must be one.
+func read(dir, pattern, into string) ([]fat32.File, error) {
+	names, err := filepath.Glob(filepath.Join(dir, filepath.FromSlash(pattern)))
+	if err != nil || len(names) == 0 {
+		return nil, fmt.Errorf("image: there is no %s in %s", pattern, dir)
+	}
+	var files []fat32.File
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("image: reading what goes into a slot: %w", err)
+		}
+		files = append(files, fat32.File{Path: path.Join(into, filepath.Base(name)), Data: b})
+	}
+	return files, nil
+}
+
+// pack compresses as gzip, the one form that firmware and kernel both take,
+// without a name and a time.
+func pack(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	z.ModTime = time.Unix(0, 0) // in the file: none
+	if _, err := z.Write(b); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
