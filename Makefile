@@ -9,7 +9,7 @@ GOFLAGS_RELEASE = -trimpath -ldflags='-s -w -buildid= -X main.version=$(VERSION)
 # The unit tests that an ARM box must pass; cmd starts host programs, so it is left out.
 ARM_PACKAGES = ./storage/... ./netlink/... ./appliance/...
 
-.PHONY: help build run demo test check race fuzz e2e bench vuln fmt lint cross arm64
+.PHONY: help build run demo test check race fuzz e2e bench image vuln fmt lint cross arm64
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: build ## the comparison of docs/PERFORMANCE.md (needs rclone; takes about
 	$(GO) build -o bin/bench-meas ./cmd/bench/meas
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/bench-floor ./cmd/bench/floor
 	$(GO) run ./cmd/bench -bin bin
+
+image: ## build the flashable image and what belongs beside it into out/ (needs mke2fs)
+	$(GO) run ./cmd/coboximg build --out out --version $(VERSION)
 
 vuln: ## known vulnerabilities in what the programs use
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cobox/image"
+)
+
+func (p *program) buildCommand() *cobra.Command {
+	var c image.Config
+	var copies int
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build the image",
+		Long: `build makes a complete image for Raspberry Pi 3, 4, 5 and Zero 2 W from the
+source in this directory, and beside it: the same compressed (.img.zst), a block
+map for bmaptool (.bmap), a software bill of materials (.cdx.json), an entry for
+Raspberry Pi Imager (.rpi-imager.json) and SHA256SUMS.
+
+The same source gives the same bytes. It needs Go, mke2fs (e2fsprogs), and git
+unless both --version and SOURCE_DATE_EPOCH are given.
+` + exitHelp,
+		Example: `  coboximg build
+  coboximg build --out out --name cobox --provision 3
+  coboximg build --version v1.2.0 --url https://example.org/cobox`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&c.Out, "out", "out", "directory for the image; it is made if it is not there")
+	flags.StringVar(&c.Name, "name", image.DefaultName, "beginning of the files' names")
+	flags.StringVar(&c.Source, "source", ".", "directory of the source")
+	flags.StringVar(&c.Version, "version", "", "version that the box says it has (default: what git describe says)")
+	flags.StringVar(&c.URL, "url", "", "address of the directory where the image will be published, for Raspberry Pi Imager")
+	flags.IntVar(&copies, "provision", 0, "also make so many copies with an identity and a label of their own")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if copies < 0 || copies > maxCopies {
+			return &usageError{fmt.Errorf("--provision must be from 0 to %d", maxCopies)}
+		}
+		return p.build(cmd.Context(), c, copies)
+	}
+	return cmd
+}
+
+func (p *program) build(ctx context.Context, c image.Config, copies int) error {
+	var err error
+	if c.Version == "" {
+		if c.Version, err = git(ctx, c.Source, "describe", "--tags", "--always", "--dirty"); err != nil {
+			return fmt.Errorf("finding the version: %w; or give it with --version", err)
+		}
+	}
+	if c.Time, err = sourceTime(ctx, c.Source); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+		return fmt.Errorf("making the directory for the image: %w", err)
+	}
+	c.Progress = func(what string) {
+		if p.json {
+			p.emit("progress", struct {
+				Stage string `json:"stage"`
+			}{what})
+			return
+		}
+		fmt.Fprintln(p.stderr, what)
+	}
+	r, err := image.Build(ctx, c)
+	if err != nil {
+		return err
+	}
+	if p.json {
+		type artifact struct {
+			Path   string `json:"path"`
+			Size   int64  `json:"size"`
+			SHA256 string `json:"sha256"`
+		}
+		p.emit("image", struct {
+			Version  string   `json:"version"`
+			Image    artifact `json:"image"`
+			Packed   artifact `json:"packed"`
+			BlockMap artifact `json:"block_map"`
+			Bill     artifact `json:"bill"`
+			Imager   artifact `json:"imager"`
+			Sums     artifact `json:"sums"`
+		}{c.Version, artifact(r.Image), artifact(r.Packed), artifact(r.Map), artifact(r.Bill), artifact(r.Imager), artifact(r.Sums)})
+	} else {
+		for _, a := range []image.Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager, r.Sums} {
+			fmt.Fprintf(p.stdout, "%s  %.1f MB\n", a.Path, float64(a.Size)/1e6)
+		}
+	}
+	if copies > 0 {
+		return p.provision(ctx, r.Image.Path, copies, c.Time)
+	}
+	if p.json {
+		p.emit("summary", struct{}{})
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "\nNext, one of:\n  coboximg flash DEVICE --image %s\n  coboximg provision %s\n", r.Image.Path, r.Image.Path)
+	return nil
+}
+
+// sourceTime is the time of the source: the one that a distribution gives, or
+// that of the commit.
+func sourceTime(ctx context.Context, source string) (time.Time, error) {
+	text, from := os.Getenv("SOURCE_DATE_EPOCH"), "SOURCE_DATE_EPOCH"
+	if text == "" {
+		var err error
+		if text, err = git(ctx, source, "log", "-1", "--format=%ct"); err != nil {
+			return time.Time{}, fmt.Errorf("finding the time of the source: %w; or set SOURCE_DATE_EPOCH", err)
+		}
+		from = "git log"
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("finding the time of the source: %s says %q, which is no number of seconds", from, text)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
+func git(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return "", fmt.Errorf("git %s: %s", args[0], strings.TrimSpace(string(exit.Stderr)))
+		}
+		return "", fmt.Errorf("git %s: %w", args[0], err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

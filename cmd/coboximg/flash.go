@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"cobox/image/disk"
+)
+
+func (p *program) flashCommand() *cobra.Command {
+	var c disk.FlashConfig
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "flash DEVICE",
+		Short: "Write an image to a card",
+		Long: `flash writes an image, which may be compressed (.zst), to a card or a USB disk,
+and reads it back to see that it is there. All that was on the disk is lost.
+
+It refuses a disk that is mounted, and one that is built into this computer,
+unless --force is given. DEVICE may be a file, too.
+` + exitHelp,
+		Example: `  coboximg flash /dev/sdx
+  coboximg flash /dev/mmcblk0 --image out/cobox-cobox-a2b3.img --yes`,
+		Args: cobra.ExactArgs(1),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&c.Image, "image", "out/cobox.img", "the image")
+	flags.BoolVar(&yes, "yes", false, "do not ask")
+	flags.BoolVar(&c.Force, "force", false, "write also to a disk that is mounted or built in")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c.Device = args[0]
+		if !yes {
+			if err := p.confirm(c.Device); err != nil {
+				return err
+			}
+		}
+		return p.flash(cmd.Context(), c)
+	}
+	return cmd
+}
+
+// confirm has a person type the name of the disk: a "y" is typed too easily.
+func (p *program) confirm(device string) error {
+	if p.json || !term.IsTerminal(int(p.stdin.Fd())) {
+		return &usageError{errors.New("nobody can be asked here; say --yes to write without a question")}
+	}
+	fmt.Fprintf(p.stderr, "All that is on %s will be lost. Type its name to go on: ", device)
+	line, err := bufio.NewReader(p.stdin).ReadString('\n')
+	if err != nil && line == "" {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	if strings.TrimSpace(line) != device {
+		return errors.New("that is another name; nothing was changed")
+	}
+	return nil
+}
+
+func (p *program) flash(ctx context.Context, c disk.FlashConfig) error {
+	const tellEvery = time.Second
+	var told time.Time
+	c.Progress = func(stage string, done, total int64) {
+		if time.Since(told) < tellEvery && done != total {
+			return
+		}
+		told = time.Now()
+		if p.json {
+			p.emit("progress", struct {
+				Stage string `json:"stage"`
+				Done  int64  `json:"done"`
+				Total int64  `json:"total,omitempty"`
+			}{stage, done, total})
+			return
+		}
+		what := map[string]string{disk.StageWrite: "written", disk.StageVerify: "verified"}[stage]
+		if total > 0 {
+			fmt.Fprintf(p.stderr, "%s %d of %d MB\n", what, done/1e6, total/1e6)
+		} else {
+			fmt.Fprintf(p.stderr, "%s %d MB\n", what, done/1e6)
+		}
+	}
+	n, err := disk.Flash(ctx, c)
+	if err != nil {
+		return err
+	}
+	if p.json {
+		p.emit("summary", struct {
+			Device string `json:"device"`
+			Bytes  int64  `json:"bytes"`
+		}{c.Device, n})
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "%s holds %s, verified. Put it into the box.\n", c.Device, c.Image)
+	return nil
+}

@@ -1,0 +1,147 @@
+// Command coboximg makes the image that turns a Raspberry Pi into a box, gives
+// copies of it an identity and a label of their own, and writes it to a card.
+//
+// main.go holds what all commands share: exit codes, output, and the words of
+// error messages. Each command has a file of its own.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"cobox/image/disk"
+	"cobox/image/layout"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+// Exit codes, as every --help lists them.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const exitHelp = `
+Exit codes: 0 done, 1 failed, 2 usage.`
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// program is one call of coboximg.
+type program struct {
+	stdin          *os.File
+	stdout, stderr io.Writer
+	json           bool
+	running        bool // the arguments were understood
+	root           *cobra.Command
+}
+
+// run runs the program and returns its exit code.
+func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	p.root = &cobra.Command{
+		Use:   "coboximg",
+		Short: "Make the image of a box, and cards from it",
+		Long: `coboximg builds the image that turns a Raspberry Pi 3, 4, 5 or Zero 2 W into a
+box, gives copies of it an identity and a label of their own, and writes an
+image to a card.
+` + exitHelp,
+		Example:           "  coboximg build --out out\n  coboximg provision out/cobox.img --count 5\n  coboximg flash /dev/sdx --image out/cobox.img",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
+		Args:              cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return &usageError{errors.New("a command is missing")}
+		},
+	}
+	p.root.SetArgs(args)
+	p.root.SetOut(stdout)
+	p.root.SetErr(stderr)
+	p.root.PersistentFlags().BoolVar(&p.json, "json", false, "write lines of JSON to standard output")
+	p.root.AddCommand(p.buildCommand(), p.provisionCommand(), p.flashCommand(), p.versionCommand())
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd, err := p.root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if !p.running {
+		err = &usageError{err}
+	}
+	code, hint := explain(err, cmd)
+	p.fail(code, err, hint)
+	return code
+}
+
+// usageError means that the arguments make no sense.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// explain maps an error to the exit code and to what the user can do.
+func explain(err error, cmd *cobra.Command) (code int, hint string) {
+	var usage *usageError
+	var refused *disk.RefusedError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage, "See: " + cmd.CommandPath() + " --help"
+	case errors.As(err, &refused) && refused.Overridable:
+		return exitFailed, "Nothing was changed. If it is the right disk, unmount it, or repeat with --force."
+	case errors.As(err, &refused):
+		return exitFailed, "Nothing was changed."
+	case errors.Is(err, disk.ErrReadBack):
+		return exitFailed, "The card is broken, or smaller than it says. Use another."
+	case errors.Is(err, disk.ErrNoMke2fs):
+		return exitFailed, "On Debian: apt install e2fsprogs. On a Mac: brew install e2fsprogs, and add it to the PATH."
+	case errors.Is(err, layout.ErrForeignDisk):
+		return exitFailed, "Name an image that \"coboximg build\" has made and that is not compressed."
+	case errors.Is(err, os.ErrPermission) && cmd.Name() == "flash":
+		return exitFailed, "Writing to a disk mostly needs root: repeat with sudo."
+	}
+	return exitFailed, ""
+}
+
+// fail tells what went wrong.
+func (p *program) fail(code int, err error, hint string) {
+	message := strings.TrimSpace(err.Error())
+	if p.json {
+		p.emit("error", struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+			Hint    string `json:"hint,omitempty"`
+		}{code, message, hint})
+		return
+	}
+	fmt.Fprintf(p.stderr, "coboximg: %s\n", message)
+	if hint != "" {
+		fmt.Fprintln(p.stderr, hint)
+	}
+}
+
+// emit writes one line of JSON: v with the fields "type" and "v" before its
+// own.
+func (p *program) emit(kind string, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic("coboximg: output cannot be encoded: " + err.Error())
+	}
+	head := fmt.Sprintf(`{"type":%q,"v":1`, kind)
+	if string(body) != "{}" {
+		head += ","
+	}
+	fmt.Fprintf(p.stdout, "%s%s\n", head, body[1:])
+}
