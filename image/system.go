@@ -117,7 +117,8 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 	}{
 		{kernel, "bcm*.dtb", ""},
 		{kernel, "overlays/*.dtb*", "overlays"}, // the board asks for some by itself, for its revision or a hat
-		{firmware, "LICENSE.broadcom", ""},      // which wants to go with the firmware
+		{kernel, "LICENSE.linux", ""},           // the licences want to go with what they are for
+		{firmware, "LICENSE.broadcom", ""},
 	} {
 		files, err := read(from.dir, from.pattern, from.into)
 		if err != nil {

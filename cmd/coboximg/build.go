@@ -93,7 +93,7 @@ func (p *program) build(ctx context.Context, c image.Config, copies int) error {
 		}{c.Version, artifact(r.Image), artifact(r.Packed), artifact(r.Map), artifact(r.Bill), artifact(r.Imager), artifact(r.Sums)})
 	} else {
 		for _, a := range []image.Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager, r.Sums} {
-			fmt.Fprintf(p.stdout, "%s  %.1f MB\n", a.Path, float64(a.Size)/1e6)
+			fmt.Fprintf(p.stdout, "%11d  %s\n", a.Size, a.Path)
 		}
 	}
 	if copies > 0 {

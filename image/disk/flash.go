@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"cobox/image/layout"
 )
 
 // A RefusedError says why a disk is not written to.
@@ -116,6 +118,9 @@ func writeImage(ctx context.Context, c FlashConfig, image io.Reader, total int64
 		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := checkRoom(out, total); err != nil {
+		return nil, 0, err
+	}
 	h := sha256.New()
 	b := make([]byte, flashUnit)
 	for {
@@ -145,6 +150,24 @@ func writeImage(ctx context.Context, c FlashConfig, image io.Reader, total int64
 		return nil, n, err
 	}
 	return h.Sum(nil), n, nil
+}
+
+// checkRoom tells before anything is changed that a disk is too small, where that
+// can be known.
+func checkRoom(out *os.File, total int64) error {
+	info, err := out.Stat()
+	if err != nil || info.Mode().IsRegular() {
+		return err // a file grows
+	}
+	size, err := out.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if size < max(total, layout.ImageSize) {
+		return fmt.Errorf("it holds %d MB, and the image needs %d", size/1e6, max(total, layout.ImageSize)/1e6)
+	}
+	_, err = out.Seek(0, io.SeekStart)
+	return err
 }
 
 // readBack returns the hash of the first n bytes, from the disk rather than from

@@ -3,6 +3,7 @@ package fat32_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,6 +92,87 @@ func TestMake(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRandom makes file systems of random trees and reads them again.
+func TestRandom(t *testing.T) {
+	fsck, _ := exec.LookPath("/usr/sbin/fsck.vfat")
+	for seed := range uint64(12) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		size := []int64{layout.BootselSize, layout.SlotSize}[seed%2]
+		want := map[string][]byte{}
+		seen := map[string]bool{}
+		var files []fat32.File
+		for range r.IntN(400) {
+			parts := make([]string, 1+r.IntN(3))
+			for i := range parts[:len(parts)-1] {
+				parts[i] = fmt.Sprintf("dir %d.d", r.IntN(5))
+			}
+			const letters = "abcXYZ019_-. ~+"
+			name := make([]byte, 1+r.IntN(40))
+			for i := range name {
+				name[i] = letters[r.IntN(len(letters))]
+			}
+			parts[len(parts)-1] = "n" + string(name) + "e"
+			path := strings.Join(parts, "/")
+			if seen[strings.ToLower(path)] {
+				continue
+			}
+			seen[strings.ToLower(path)] = true
+			data := bytes.Repeat([]byte{byte(r.Uint32())}, r.IntN(5000))
+			want[path] = data
+			files = append(files, fat32.File{Path: path, Data: data})
+		}
+		b, err := fat32.Make(size, "RANDOM", made, files)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		got, err := fat32.Read(bytes.NewReader(b), 0, size)
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("seed %d: %d files, want %d, %v", seed, len(got), len(want), err)
+		}
+		for _, f := range got {
+			if w, ok := want[f.Path]; !ok || !bytes.Equal(f.Data, w) {
+				t.Errorf("seed %d: %q differs", seed, f.Path)
+			}
+		}
+		// What is behind the used part may be anything.
+		used, err := fat32.Used(b)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for i := used; i < size; i++ {
+			b[i] = 0xa5
+		}
+		if again, err := fat32.Read(bytes.NewReader(b), 0, size); err != nil || len(again) != len(want) {
+			t.Errorf("seed %d: on a used card %d files, %v", seed, len(again), err)
+		}
+		if fsck == "" {
+			continue
+		}
+		name := filepath.Join(t.TempDir(), "fat")
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(fsck, "-n", name).CombinedOutput(); err != nil {
+			t.Errorf("seed %d: fsck.vfat: %v\n%s", seed, err, out)
+		}
+	}
+}
+
+// FuzzUsed: whatever it is given, it says a number of bytes that are there.
+func FuzzUsed(f *testing.F) {
+	b, err := fat32.Make(layout.BootselSize, "X", made, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b[:1024])
+	f.Add(b[:64<<10])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n, err := fat32.Used(b); err == nil && (n < 0 || n > int64(len(b))) {
+			t.Errorf("%d of %d bytes", n, len(b))
+		}
+	})
 }
 
 func TestRefuses(t *testing.T) {
