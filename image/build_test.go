@@ -20,7 +20,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
-	"golang.org/x/sys/unix"
 
 	"cobox/image"
 	"cobox/image/disk"
@@ -232,7 +231,7 @@ func checkInitramfs(t *testing.T, archive []byte) {
 		if r.UID != 0 || r.GID != 0 {
 			t.Errorf("%s belongs to %d:%d", r.Name, r.UID, r.GID)
 		}
-		if r.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		if r.Mode&(cpio.S_ISUID|cpio.S_ISGID) != 0 {
 			t.Errorf("%s is set-uid", r.Name)
 		}
 		got[r.Name] = fmt.Sprintf("%o", r.Mode)

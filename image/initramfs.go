@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
-	"golang.org/x/sys/unix"
 )
 
 // BoxID is the user and the group that coboxd runs as.
@@ -40,7 +39,7 @@ func initramfs(c Config, init, box []byte) ([]byte, error) {
 	w := cpio.Newc.Writer(&out)
 	for i, r := range records {
 		r.Ino, r.NLink = uint64(i+1), 1
-		if r.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if r.Mode&cpio.S_IFMT == cpio.S_IFDIR {
 			r.NLink = 2
 		}
 		r.MTime = uint64(c.Time.Unix())
