@@ -23,9 +23,10 @@ run: build ## run a box here, with its data in ./.run
 demo: build ## the main job from pairing to a restore that is compared byte for byte
 	$(GO) run ./cmd/demo -bin bin
 
-test: ## all tests, with the race detector; all power cuts and I/O errors without it
+test: ## all tests, with the race detector; all power cuts and I/O errors, and building the image, without it
 	$(GO) test -race -timeout 40m ./...
 	$(GO) test -timeout 40m -v -run '^(TestPowerCuts|TestInjectedErrors)$$' ./storage/replica
+	$(GO) test -timeout 40m ./image
 
 race: test ## the same as test
 

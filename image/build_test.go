@@ -53,6 +53,9 @@ func TestBuild(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compresses the kernel twice")
 	}
+	if raceEnabled {
+		t.Skip("compressing is many times slower with the race detector; make test runs it without")
+	}
 	r, again := build(t), build(t)
 	t.Run("the same bytes twice", func(t *testing.T) {
 		a, err := os.ReadFile(r.Sums.Path)
