@@ -57,6 +57,8 @@ const (
 	CmdlineFile  = "cmdline.txt"
 	ConfigFile   = "config.txt"
 	ManifestFile = "manifest.txt"
+	// SignaturesFile is the signatures of the manifest, one after another.
+	SignaturesFile = "manifest.sig"
 )
 
 // Slot is one of the two places for a system.

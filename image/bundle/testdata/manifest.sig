@@ -1,0 +1,8 @@
+untrusted comment: signature of CoBox test key 7C58F98EE51A9631
+RUQxlhrljvlYfGLcPE2q+0V3E+TNfEbqLlkxXIoT5q8Zaxe4VW9IWKyz5CUE/HGEc9VDW5kTO1Muma/I0ON3K6XPd4kTS41yfgA=
+trusted comment: CoBox 1.4.0
+P1kQUY4eOGaneraatgAURvdFPeE3AHkHGJQZYEvBt0D6voONKcQgZFeUNT6BHlurjMLGFF5lY4h8mxK/JLFpAw==
+untrusted comment: signature of CoBox test key 60105D2BFBC90DBC
+RUS8Dcn7K10QYJBNrZQ/UKMUON0wNHbjH+FRtzSFv28rfO9ToCTRZWAINel9M49JixNaXVl2RxooxF7yWD1JMThWAIFtTcNCwA8=
+trusted comment: CoBox 1.4.0
+gOZAm+VoRz0V5c8h3VpVpjFDk0NxXGTV61OC7uVceXjO9YyXfErjtNTMxAXFHCt1Ip68EQ3mwXG60K2wL1Z+CA==
