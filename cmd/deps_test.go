@@ -94,6 +94,11 @@ var rules = []rule{
 		never:  []string{"github.com/flynn/noise/..."},
 	},
 	{
+		why:   "a box checks who released the system, and holds nothing that could sign a release",
+		from:  []string{"image/bundle", "appliance/...", "cmd/coboxd"},
+		never: []string{"aead.dev/minisign/...", "image/bundle/bundletest"},
+	},
+	{
 		why:    "what ships is not made of tests",
 		from:   []string{"..."},
 		direct: true,

@@ -39,9 +39,8 @@ var releasePub []byte
 // signed.
 //
 // The private halves of those that the repository starts with exist nowhere any
-// more: until the maintainers replace release.pub with a set of their own, made
-// with "coboximg keys" on three machines, no release can be signed and no box
-// takes one.
+// more: until the maintainers replace release.pub with the set that
+// "coboximg keys" makes them, no release can be signed and no box takes one.
 func ReleaseKeys() *Keys {
 	keys, err := ParsePublicKeys(releasePub)
 	if err == nil && len(keys) != 3 {

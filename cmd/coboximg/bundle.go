@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"aead.dev/minisign"
+	"github.com/spf13/cobra"
+
+	"cobox/image/bundle"
+)
+
+// bundleOptions are the flags of "bundle".
+type bundleOptions struct {
+	slot, image   string
+	version       string
+	number, floor uint32
+	keys          []string
+	signatures    []string
+	passwordFile  string
+	public        []string
+	out           string
+	verify        string
+}
+
+func (p *program) bundleCommand() *cobra.Command {
+	var o bundleOptions
+	cmd := &cobra.Command{
+		Use:   "bundle",
+		Short: "Make or check a signed update",
+		Long: `bundle makes a signed update of a slot's files, which "cobox box update" sends
+to a box. Beside FILE.cobox it writes what was signed, FILE.manifest.txt, and the
+signatures, FILE.manifest.txt.1.minisig and so on, which anybody can check:
+
+  minisign -V -m FILE.manifest.txt -x FILE.manifest.txt.1.minisig -p release-1.pub
+
+Two of the three release keys must sign. Where their holders are at different
+places, make the manifest with --out alone, let each sign it with "minisign -S"
+and give the signatures with --signature.
+
+--verify says what is in an update, after it has checked all of it.
+` + exitHelp,
+		Example: `  coboximg bundle --slot out/slot --version 1.4.0 --number 17 --key release-1.key --key release-3.key --out cobox-1.4.0.cobox
+  coboximg bundle --verify cobox-1.4.0.cobox`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("floor") {
+				o.floor = o.number
+			}
+			if err := o.validate(); err != nil {
+				return &usageError{err}
+			}
+			keys, err := o.publicKeys()
+			if err != nil {
+				return err
+			}
+			if o.verify != "" {
+				return p.verifyBundle(o.verify, keys)
+			}
+			return p.makeBundle(&o, keys)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.slot, "slot", "", "directory with the files of a slot")
+	f.StringVar(&o.image, "image", "", "image whose slot A is taken")
+	f.StringVar(&o.version, "version", "", "version, for people")
+	f.Uint32Var(&o.number, "number", 0, "number of the release, higher than all before")
+	f.Uint32Var(&o.floor, "floor", 0, "lowest number that may be installed after this one (default: its own)")
+	f.StringArrayVar(&o.keys, "key", nil, "private key that signs; may be repeated")
+	f.StringArrayVar(&o.signatures, "signature", nil, "signature of the manifest made elsewhere; may be repeated")
+	f.StringVar(&o.passwordFile, "password-file", "", "the first line decrypts private keys")
+	f.StringArrayVar(&o.public, "pub", nil, "public keys instead of the project's release keys; may be repeated")
+	f.StringVar(&o.out, "out", "", "file to write")
+	f.StringVar(&o.verify, "verify", "", "update to check")
+	return cmd
+}
+
+func (o *bundleOptions) validate() error {
+	making := o.slot != "" || o.image != "" || o.version != "" || o.number != 0 || len(o.keys) > 0 || len(o.signatures) > 0 || o.out != ""
+	switch {
+	case o.verify != "" && making:
+		return errors.New("--verify goes with --pub and no other flag")
+	case o.verify != "":
+		return nil
+	case (o.slot == "") == (o.image == ""):
+		return errors.New("one of --slot and --image has to be given")
+	case o.version == "":
+		return errors.New("--version is missing")
+	case o.number == 0:
+		return errors.New("--number is missing; it counts releases, from 1")
+	case o.floor > o.number:
+		return fmt.Errorf("--floor %d is above --number %d", o.floor, o.number)
+	case o.out == "":
+		return errors.New("--out is missing")
+	}
+	return nil
+}
+
+// publicKeys returns the keys that a box will ask for.
+func (o *bundleOptions) publicKeys() (*bundle.Keys, error) {
+	if len(o.public) == 0 {
+		return bundle.ReleaseKeys(), nil
+	}
+	var keys []bundle.PublicKey
+	for _, name := range o.public {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read public keys: %w", err)
+		}
+		these, err := bundle.ParsePublicKeys(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		keys = append(keys, these...)
+	}
+	return bundle.NewKeys(bundle.ReleaseThreshold, keys...)
+}
+
+// makeBundle writes the manifest, the signatures and, if they suffice, the
+// bundle, which appears under its name only when it is complete and was read
+// back.
+func (p *program) makeBundle(o *bundleOptions, keys *bundle.Keys) error {
+	open, where := slotDirectory, o.slot
+	if o.image != "" {
+		open, where = slotImage, o.image
+	}
+	slot, err := open(where)
+	if err != nil {
+		return err
+	}
+	defer slot.close()
+	m := &bundle.Manifest{Version: o.version, Number: o.number, Floor: o.floor, Board: bundle.BoardRPi}
+	if m.Files, err = slot.describe(); err != nil {
+		return err
+	}
+	slices.SortFunc(m.Files, func(a, b bundle.File) int { return cmp.Compare(a.Path, b.Path) })
+	text, err := m.Append(nil)
+	if err != nil {
+		return err
+	}
+	manifest := strings.TrimSuffix(o.out, ".cobox") + ".manifest.txt"
+	if err := os.WriteFile(manifest, text, 0o644); err != nil {
+		return fmt.Errorf("write the manifest: %w", err)
+	}
+
+	sigs, err := o.sign(m, text)
+	if err != nil {
+		return err
+	}
+	for i := range sigs {
+		if err := os.WriteFile(fmt.Sprintf("%s.%d.minisig", manifest, i+1), sigs[i].Append(nil), 0o644); err != nil {
+			return fmt.Errorf("write a signature: %w", err)
+		}
+	}
+	if _, err := keys.Verify(text, sigs); err != nil {
+		return fmt.Errorf("%w. Let the holders of the release keys sign %s with \"minisign -S\" and give their signatures with --signature, or name other public keys with --pub", err, manifest)
+	}
+	if err := writeBundle(o.out, m, sigs, slot, keys); err != nil {
+		return err
+	}
+	return p.verifyBundle(o.out, keys)
+}
+
+// sign returns the signatures that are given, and those of the keys.
+func (o *bundleOptions) sign(m *bundle.Manifest, text []byte) ([]bundle.Signature, error) {
+	var all []byte
+	for _, name := range o.signatures {
+		sig, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read a signature: %w", err)
+		}
+		if _, err := bundle.ParseSignatures(sig); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, sig...)
+	}
+	password := func() (string, error) {
+		if o.passwordFile == "" {
+			return "", errors.New("the key is encrypted; give its password with --password-file")
+		}
+		return readPassword(o.passwordFile)
+	}
+	for _, name := range o.keys {
+		key, err := loadKey(name, password)
+		if err != nil {
+			return nil, err
+		}
+		// No time in the comment, so that the same release is signed with the same
+		// bytes.
+		r := minisign.NewReader(bytes.NewReader(text))
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			return nil, fmt.Errorf("hash the manifest: %w", err)
+		}
+		all = append(all, r.SignWithComments(key,
+			fmt.Sprintf("CoBox %s number %d board %s", m.Version, m.Number, m.Board),
+			fmt.Sprintf("signature of CoBox release key %016X", key.ID()))...)
+	}
+	return bundle.ParseSignatures(all)
+}
+
+func writeBundle(out string, m *bundle.Manifest, sigs []bundle.Signature, slot *slotFiles, keys *bundle.Keys) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(out), filepath.Base(out)+".*.tmp")
+	if err != nil {
+		return fmt.Errorf("write the update: %w", err)
+	}
+	defer func() {
+		tmp.Close()
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}()
+	w := bufio.NewWriter(tmp)
+	if err := bundle.Write(w, m, sigs, slot.open); err != nil {
+		return err
+	}
+	if err := errors.Join(w.Flush(), tmp.Chmod(0o644), tmp.Sync()); err != nil {
+		return fmt.Errorf("write the update: %w", err)
+	}
+	if _, err := readBundle(tmp.Name(), keys); err != nil {
+		return fmt.Errorf("read back what was written: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), out); err != nil {
+		return fmt.Errorf("write the update: %w", err)
+	}
+	return nil
+}
+
+// bundleSummary is what an update is.
+type bundleSummary struct {
+	File    string   `json:"file"`
+	Bytes   int64    `json:"bytes"`
+	Version string   `json:"version"`
+	Number  uint32   `json:"number"`
+	Floor   uint32   `json:"floor"`
+	Board   string   `json:"board"`
+	Files   int      `json:"files"`
+	Content int64    `json:"content"`
+	Signers []string `json:"signers"`
+}
+
+func (p *program) verifyBundle(name string, keys *bundle.Keys) error {
+	s, err := readBundle(name, keys)
+	if err != nil {
+		return err
+	}
+	if p.json {
+		p.emit("summary", s)
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "%s: %d bytes, complete and undamaged\n", s.File, s.Bytes)
+	fmt.Fprintf(p.stdout, "version %s, number %d, floor %d, for %s\n", s.Version, s.Number, s.Floor, s.Board)
+	fmt.Fprintf(p.stdout, "%d files with %d bytes\n", s.Files, s.Content)
+	fmt.Fprintf(p.stdout, "signed by %s\n", strings.Join(s.Signers, ", "))
+	return nil
+}
+
+// readBundle reads an update to its end.
+func readBundle(name string, keys *bundle.Keys) (*bundleSummary, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("open the update: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("open the update: %w", err)
+	}
+	r, err := bundle.Inspect(bufio.NewReader(f), keys)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	defer r.Close()
+	m := r.Manifest()
+	s := &bundleSummary{
+		File: name, Bytes: info.Size(), Version: m.Version, Number: m.Number, Floor: m.Floor,
+		Board: m.Board, Files: len(m.Files),
+	}
+	for _, id := range r.Signers() {
+		s.Signers = append(s.Signers, id.String())
+	}
+	for {
+		file, _, err := r.Next()
+		if err == io.EOF {
+			return s, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		s.Content += file.Size
+	}
+}
