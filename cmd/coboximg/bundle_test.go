@@ -4,17 +4,16 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/diskfs/go-diskfs/backend/file"
-	"github.com/diskfs/go-diskfs/filesystem/fat32"
-
 	"cobox/image/bundle"
 	"cobox/image/layout"
+	"cobox/image/slot"
 )
 
 // bench is a directory with the files of a slot, and a set of keys.
@@ -28,6 +27,8 @@ func newBench(t *testing.T) *bench {
 	b := &bench{t, t.TempDir()}
 	b.write("slot/cmdline.txt", []byte("rdinit=/init\n"))
 	b.write("slot/overlays/README", []byte("overlays\n"))
+	b.write("slot/empty", nil)
+	b.write("slot/partial", bytes.Repeat([]byte{7}, 850)) // ends within a cluster
 	noise := make([]byte, 300_000)
 	rand.Read(noise)
 	b.write("slot/kernel8.img", noise)
@@ -87,16 +88,16 @@ func (b *bench) key(n string) string { return b.path("keys/release-" + n + ".key
 func TestBundle(t *testing.T) {
 	b := newBench(t)
 	out := b.ok(b.bundle("--floor", "15", "--key", b.key("1"), "--key", b.key("3"))...)
-	if !strings.Contains(out, "version 1.4.0, number 17, floor 15, for rpi-arm64\n3 files with 300022 bytes\n") {
+	if !strings.Contains(out, "version 1.4.0, number 17, floor 15, for rpi-arm64\n5 files with 300872 bytes\n") {
 		t.Error(out)
 	}
 	var s bundleSummary
 	line := b.ok("--json", "bundle", "--verify", b.path("out.cobox"), "--pub", b.path("keys/release.pub"))
-	if err := json.Unmarshal([]byte(line), &s); err != nil || s.Number != 17 || s.Floor != 15 || s.Files != 3 || len(s.Signers) != 2 {
+	if err := json.Unmarshal([]byte(line), &s); err != nil || s.Number != 17 || s.Floor != 15 || s.Files != 5 || len(s.Signers) != 2 {
 		t.Errorf("%v: %s", err, line)
 	}
 	m, err := bundle.ParseManifest(b.read("out.manifest.txt"))
-	if err != nil || m.Files[2].Path != "overlays/README" {
+	if err != nil || m.Files[3].Path != "overlays/README" {
 		t.Errorf("manifest %+v, %v", m, err)
 	}
 
@@ -169,6 +170,15 @@ func TestSignedElsewhere(t *testing.T) {
 	}
 }
 
+// partition is a partition of an image.
+type partition struct {
+	*os.File
+	start int64
+}
+
+func (p *partition) ReadAt(b []byte, at int64) (int, error)  { return p.File.ReadAt(b, p.start+at) }
+func (p *partition) WriteAt(b []byte, at int64) (int, error) { return p.File.WriteAt(b, p.start+at) }
+
 // The slot of an image gives what its directory gives.
 func TestBundleOfImage(t *testing.T) {
 	b := newBench(t)
@@ -190,21 +200,13 @@ func TestBundleOfImage(t *testing.T) {
 	}
 	defer f.Close()
 	p, _ := table.Partition(layout.SlotA.Partition())
-	fsys, err := fat32.Create(file.New(f, false), int64(p.Size), int64(p.Start), layout.SectorSize, layout.SlotALabel, true)
+	m, err := bundle.ParseManifest(b.read("out.manifest.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := fsys.Mkdir("/overlays"); err != nil {
+	files := slot.NewFiles(m, nil, func(path string) (io.ReadCloser, error) { return os.Open(b.path("slot/" + path)) })
+	if err := slot.Write(&partition{f, int64(p.Start)}, layout.SlotA, files); err != nil {
 		t.Fatal(err)
-	}
-	for _, name := range []string{"cmdline.txt", "kernel8.img", "overlays/README", "manifest.txt"} {
-		w, err := fsys.OpenFile("/"+name, os.O_CREATE|os.O_RDWR)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(b.read("slot/" + name)); err != nil {
-			t.Fatal(err)
-		}
 	}
 	b.ok(append([]string{"bundle", "--image", b.path("disk.img"), "--version", "1.4.0", "--number", "17",
 		"--pub", b.path("keys/release.pub"), "--out", b.path("image.cobox")}, two...)...)
