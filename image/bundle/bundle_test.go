@@ -216,6 +216,55 @@ func transplant(t *testing.T, b []byte, m *bundle.Manifest) []byte {
 	return sum(out)
 }
 
+// TestChunks: the compressed files can be cut into chunks in one way only, and
+// do not go on for ever.
+func TestChunks(t *testing.T) {
+	good := small(t)
+	at := 24 + int(binary.BigEndian.Uint32(good[16:])) + int(binary.BigEndian.Uint32(good[20:]))
+	head, stream := good[:at:at], good[at+4:len(good)-32-4]
+	chunked := func(pieces ...[]byte) []byte {
+		b := head
+		for _, p := range pieces {
+			b = append(binary.BigEndian.AppendUint32(b, uint32(len(p))), p...)
+		}
+		return sum(b)
+	}
+	if !bytes.Equal(chunked(stream, nil), good) {
+		t.Fatal("the test does not know the format")
+	}
+	// A skippable frame, which decompression passes over.
+	skipped := append([]byte{0x50, 0x2a, 0x4d, 0x18, 0xf8, 0xff, 0, 0}, make([]byte, 65536-8)...)
+	for name, b := range map[string][]byte{
+		"a short chunk first": chunked(stream[:10], stream[10:], nil),
+		"an end too many":     chunked(stream, nil, nil),
+		"no end":              chunked(stream),
+		"a long chunk":        chunked(append(bytes.Clone(skipped), stream...), nil),
+	} {
+		if _, err := read(bytes.NewReader(b), public, state); !errors.Is(err, bundle.ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	endless := io.MultiReader(bytes.NewReader(head), &repeated{b: append([]byte{0, 1, 0, 0}, skipped...)})
+	if _, err := read(endless, public, state); !errors.Is(err, bundle.ErrDamaged) || !strings.Contains(err.Error(), "longer than any bundle") {
+		t.Errorf("a stream without end: %v", err)
+	}
+}
+
+// repeated gives the same bytes again and again, some 200 MB of them.
+type repeated struct {
+	b     []byte
+	at, n int
+}
+
+func (r *repeated) Read(p []byte) (int, error) {
+	if r.n > 200<<20 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.b[r.at:])
+	r.at, r.n = (r.at+n)%len(r.b), r.n+n
+	return n, nil
+}
+
 // A disk or network that fails is no damage: trying again may help.
 func TestReadErrors(t *testing.T) {
 	good := small(t)

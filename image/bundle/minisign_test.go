@@ -89,6 +89,10 @@ func TestParsersAreStrict(t *testing.T) {
 	sig := private[0].Sign([]byte("x"), "timestamp:1\tfile:x\thashed")
 	good := string(sig.Append(nil))
 	lines := strings.SplitAfter(good, "\n")
+	// The last character before the padding has bits that encode nothing.
+	at := strings.IndexByte(lines[1], '=') - 1
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+	loose := lines[1][:at] + string(alphabet[strings.IndexByte(alphabet, lines[1][at])|1]) + lines[1][at+1:]
 	for name, bad := range map[string]string{
 		"no newline":      strings.TrimSuffix(good, "\n"),
 		"carriage return": strings.ReplaceAll(good, "\n", "\r\n"),
@@ -96,6 +100,8 @@ func TestParsersAreStrict(t *testing.T) {
 		"empty line":      good + "\n",
 		"not hashed":      lines[0] + "RW" + lines[1][2:] + lines[2] + lines[3],
 		"no padding":      lines[0] + strings.TrimRight(lines[1], "=\n") + "\n" + lines[2] + lines[3],
+		"unused bits":     lines[0] + loose + lines[2] + lines[3],
+		"return within":   lines[0] + lines[1][:9] + "\r" + lines[1][9:] + lines[2] + lines[3],
 		"short signature": lines[0] + lines[1][:60] + "\n" + lines[2] + lines[3],
 		"long comment":    "untrusted comment: " + strings.Repeat("x", 513) + "\n" + strings.Join(lines[1:], ""),
 		"wrong comment":   "trusted comment: x\n" + strings.Join(lines[1:], ""),
