@@ -301,7 +301,7 @@ func TestWriteRefuses(t *testing.T) {
 		t.Error("a manifest that is none was written")
 	}
 	good := small(t)
-	for n := range len(good) {
+	for n := 0; n < len(good); n += 97 { // each makes an encoder, which is large
 		w := &shortWriter{left: n}
 		sigs, _ := bundletest.Sign(manifest(f), private[0], private[1])
 		if err := bundle.Write(w, manifest(f), sigs, f.Open); !errors.Is(err, errFull) {
