@@ -1,0 +1,80 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/beevik/ntp"
+)
+
+const (
+	ntpEvery   = 6 * time.Hour
+	ntpTimeout = 5 * time.Second
+)
+
+// publicTime is asked where the network names no time server of its own.
+var publicTime = []string{"0.pool.ntp.org", "1.pool.ntp.org", "2.pool.ntp.org"}
+
+// runNTP sets the clock by time servers until ctx ends. Without them the box
+// works all the same: nothing that it decides about safety hangs on the time.
+func (s *system) runNTP(ctx context.Context) {
+	again := backoff{first: 4 * time.Second, limit: 15 * time.Minute}
+	told := false
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.net.ready:
+	}
+	for {
+		wait := ntpEvery
+		offset, server, err := askTime(s.timeServers())
+		if err == nil {
+			var set time.Time
+			if set, err = s.clock.adjust(offset); err == nil {
+				s.log.Info("the clock is set", "by", server, "offset", offset.Round(time.Millisecond), "time", set.UTC().Format(time.RFC3339))
+				err = s.clock.save()
+			}
+		}
+		if err != nil {
+			if !told {
+				s.log.Warn("no time server answers; the box goes on asking", "error", err)
+			}
+			wait = again.wait()
+		} else {
+			again.reset()
+		}
+		told = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (s *system) timeServers() []string {
+	if own := s.net.timeServers(); len(own) > 0 {
+		return append(own, publicTime...)
+	}
+	return publicTime
+}
+
+// askTime asks one server after the other until one gives a usable answer.
+func askTime(servers []string) (offset time.Duration, server string, err error) {
+	var errs []error
+	for _, server := range servers {
+		r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: ntpTimeout})
+		if err == nil {
+			err = r.Validate()
+		}
+		if err == nil {
+			return r.ClockOffset, server, nil
+		}
+		errs = append(errs, fmt.Errorf("ntp: %s: %w", server, err))
+	}
+	return 0, "", errors.Join(errs...)
+}

@@ -1,0 +1,57 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"cobox/image/layout"
+)
+
+// bootPartition is where the Raspberry Pi's firmware tells which partition it
+// started.
+const bootPartition = "/proc/device-tree/chosen/bootloader/partition"
+
+// runningSlot finds out which slot the system was started from.
+func runningSlot() (layout.Slot, error) {
+	tree, err := os.ReadFile(bootPartition)
+	if err == nil {
+		return slotOfTree(tree)
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return 0, fmt.Errorf("slot: %w", err)
+	}
+	return slotOfCmdline(string(line))
+}
+
+// slotOfTree reads the firmware's number of a partition, 4 bytes big-endian.
+func slotOfTree(b []byte) (layout.Slot, error) {
+	if len(b) != 4 {
+		return 0, fmt.Errorf("slot: the firmware's partition number has %d bytes", len(b))
+	}
+	n := binary.BigEndian.Uint32(b)
+	if n <= 4 {
+		if s, ok := layout.SlotOf(int(n)); ok {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("slot: the firmware started partition %d, which is no slot", n)
+}
+
+// slotOfCmdline reads cobox.slot= from the kernel's arguments, which stands
+// there where the firmware tells nothing. The last one counts, as for the
+// kernel's own.
+func slotOfCmdline(line string) (layout.Slot, error) {
+	slot, err := layout.Slot(0), errors.New("slot: neither the firmware nor the kernel's arguments tell it")
+	for _, arg := range strings.Fields(line) {
+		if text, ok := strings.CutPrefix(arg, "cobox.slot="); ok {
+			slot, err = layout.ParseSlot(text)
+		}
+	}
+	return slot, err
+}

@@ -1,0 +1,71 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopTimeout is how long the tasks get. It is more than coboxd's grace, and
+// with what comes after it within 10 s.
+const stopTimeout = daemonGrace + time.Second
+
+// ending is how a box stops.
+type ending uint8
+
+const (
+	powerOff ending = iota
+	restart
+)
+
+func (e ending) String() string {
+	if e == restart {
+		return "restart"
+	}
+	return "power off"
+}
+
+// askToStop lets the box end. The first who asks says how.
+func (s *system) askToStop(how ending) {
+	select {
+	case s.stop <- how:
+	default:
+	}
+}
+
+// end is the last thing that a box does; it does not return.
+func (s *system) end(how ending) {
+	if err := s.clock.save(); err != nil {
+		s.log.Error("the time is not kept", "error", err)
+	}
+	if err := release(dataMount); err != nil {
+		s.log.Error("the data partition is not unmounted; its journal makes up for that", "error", err)
+	}
+	unix.Sync()
+	command := unix.LINUX_REBOOT_CMD_POWER_OFF
+	if how == restart {
+		command = unix.LINUX_REBOOT_CMD_RESTART
+	}
+	s.log.Info("CoBox has stopped", "to", how)
+	if err := unix.Reboot(command); err != nil {
+		s.log.Error("the machine does not stop", "error", err)
+	}
+	select {} // a machine that cannot be switched off waits for its plug
+}
+
+// release unmounts a file system, or makes it read-only if somebody still uses
+// it. One that is not mounted is fine.
+func release(path string) error {
+	err := unix.Unmount(path, 0)
+	if err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if remount := unix.Mount("", path, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); remount != nil {
+		return fmt.Errorf("unmounting %s: %w", path, errors.Join(err, remount))
+	}
+	return nil
+}
