@@ -98,7 +98,7 @@ func (s *system) run() {
 	var tasks sync.WaitGroup
 	for _, task := range []func(context.Context){
 		s.runData, s.net.run, s.runHealth, s.runWatchdog, s.runClock, s.runNTP,
-		s.runLamp, s.runPowerKeys,
+		s.runLamp, s.runDisplay, s.runPowerKeys,
 	} {
 		tasks.Go(func() { task(ctx) })
 	}
