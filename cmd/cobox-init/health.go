@@ -94,7 +94,7 @@ func parseHealth(r io.Reader) (readOnly bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("health: reading the answer: %w", err)
 	}
-	_, body, _ := strings.Cut(string(rest), "\r\n\r\n")
+	_, body, _ := strings.Cut("\r\n"+string(rest), "\r\n\r\n") // there may be no headers
 	return strings.HasPrefix(body, "ok, but read-only"), nil
 }
 

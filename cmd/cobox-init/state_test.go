@@ -1,0 +1,207 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cobox/cmd/cobox-init/screen"
+)
+
+// TestRules holds what lamp, screen and watchdog make of the state.
+func TestRules(t *testing.T) {
+	start := time.Now()
+	after := func(d time.Duration) time.Time { return start.Add(d) }
+	up := facts{started: start, dataSince: after(time.Second), daemonUp: true}
+	with := func(f facts, change func(*facts)) facts { change(&f); return f }
+	well := with(up, func(f *facts) { f.healthy = after(time.Hour) })
+	for _, c := range []struct {
+		what    string
+		f       facts
+		at      time.Duration
+		phase   phase
+		pet     bool
+		problem bool
+	}{
+		{"just started", facts{started: start}, time.Second, booting, true, false},
+		{"coboxd is verifying", up, 2 * time.Minute, booting, true, false},
+		{"coboxd never comes up", up, 4 * time.Minute, attention, false, true},
+		{"coboxd answers", well, time.Hour, healthy, true, false},
+		{"it answered a while ago", well, time.Hour + 59*time.Second, healthy, true, false},
+		{"it answers no more", well, time.Hour + 61*time.Second, attention, false, true},
+		{"unclaimed", with(well, func(f *facts) { f.code = "x" }), time.Hour, unclaimed, true, false},
+		{"read-only", with(well, func(f *facts) { f.readOnly = true }), time.Hour, attention, true, true},
+		{"full, and coboxd does not start", with(up, func(f *facts) { f.full = true }), time.Hour, attention, true, true},
+		{"no disk", facts{started: start, dataProblem: errNoDisk}, time.Hour, attention, true, true},
+		{"the disk came late", facts{started: start, dataSince: after(time.Hour)}, time.Hour + time.Minute, booting, true, false},
+		{"the disk came late, and coboxd never", facts{started: start, dataSince: after(time.Hour)}, time.Hour + 4*time.Minute, attention, false, true},
+		{"stopping", with(up, func(f *facts) { f.stopping = after(time.Hour) }), time.Hour, stopping, true, false},
+		{"ended a moment ago, starting again", with(well, func(f *facts) { f.daemonUp = false }), time.Hour, attention, true, true},
+	} {
+		now := after(c.at)
+		if got := c.f.phase(now); got != c.phase {
+			t.Errorf("%s: %v", c.what, got)
+		}
+		if got := c.f.mayPet(now); got != c.pet {
+			t.Errorf("%s: the watchdog may be petted: %v", c.what, got)
+		}
+		if got := c.f.problem(now); (got != "") != c.problem {
+			t.Errorf("%s: problem %q", c.what, got)
+		}
+		if p := c.f.page(now, "n", nil); (p.Code != "") != (c.phase == unclaimed) || p.Name != "n" {
+			t.Errorf("%s: page %+v", c.what, p)
+		}
+	}
+	if p := well.page(after(time.Hour), "n", []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}); p.Addresses != "192.0.2.7\n2001:db8::7" {
+		t.Errorf("addresses %q", p.Addresses)
+	}
+}
+
+func TestLamp(t *testing.T) {
+	for p, want := range map[phase]string{
+		booting:   "#.#.#.#.#.#.#.#.",
+		unclaimed: "########........",
+		healthy:   "################",
+		attention: "#.#.........#.#.",
+		stopping:  "................",
+	} {
+		got := ""
+		for tick := range 16 {
+			if lampAt(p, tick) {
+				got += "#"
+			} else {
+				got += "."
+			}
+		}
+		if got != want {
+			t.Errorf("%v: %s", p, got)
+		}
+	}
+}
+
+func TestParseHealth(t *testing.T) {
+	for _, c := range []struct {
+		answer        string
+		readOnly, bad bool
+	}{
+		{"HTTP/1.0 200 OK\r\nX: y\r\n\r\nok\n", false, false},
+		{"HTTP/1.1 200 OK\r\n\r\nok, but read-only: the store cannot be written\n", true, false},
+		{"HTTP/1.0 503 Service Unavailable\r\n\r\nstarting\n", false, true},
+		{"200\r\n", false, true},
+		{"HTTP/1.0 200 OK", false, true},
+		{"", false, true},
+	} {
+		if readOnly, err := parseHealth(strings.NewReader(c.answer)); readOnly != c.readOnly || (err != nil) != c.bad {
+			t.Errorf("%q: %v, %v", c.answer, readOnly, err)
+		}
+	}
+}
+
+func TestPowerKey(t *testing.T) {
+	event := func(kind, code uint16, value uint32) []byte {
+		b := make([]byte, inputEventSize)
+		binary.NativeEndian.PutUint16(b[16:], kind)
+		binary.NativeEndian.PutUint16(b[18:], code)
+		binary.NativeEndian.PutUint32(b[20:], value)
+		return b
+	}
+	other := bytes.Join([][]byte{event(eventKey, 30, 1), event(eventKey, keyPower, 0), event(0, keyPower, 1)}, nil)
+	if watchPowerKey(bytes.NewReader(other)) {
+		t.Error("another key is the power key")
+	}
+	if !watchPowerKey(bytes.NewReader(append(other, event(eventKey, keyPower, 1)...))) {
+		t.Error("the power key is not seen")
+	}
+	for text, want := range map[string]bool{
+		"10000000000000 0\n":           true,
+		"1000000000000 0":              false,
+		"10000000000000":               false,
+		"1 10000000000000 0":           true,
+		"ffffffffffffffff fffffffffff": true,
+		"xyz 0":                        false,
+		"":                             false,
+	} {
+		if got := bitOfWords(text, keyPower); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
+
+func TestParseFramebuffer(t *testing.T) {
+	var variable [160]byte
+	var fixed [80]byte
+	put := binary.NativeEndian.PutUint32
+	for at, v := range map[int]uint32{0: 640, 4: 480, 24: 32, 32: 16, 36: 8, 44: 8, 48: 8, 56: 0, 60: 8} {
+		put(variable[at:], v)
+	}
+	put(fixed[48:], 2560)
+	want := framebuffer{640, 480, 2560, screen.Format{
+		Bits: 32, Red: screen.Channel{Offset: 16, Length: 8}, Green: screen.Channel{Offset: 8, Length: 8}, Blue: screen.Channel{Offset: 0, Length: 8},
+	}}
+	if got, err := parseFramebuffer(variable, fixed); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for at, bad := range map[int]uint32{0: 0, 4: 1 << 20, 24: 8} {
+		v := variable
+		put(v[at:], bad)
+		if _, err := parseFramebuffer(v, fixed); err == nil {
+			t.Errorf("%d at %d is taken", bad, at)
+		}
+	}
+	put(fixed[48:], 2559)
+	if _, err := parseFramebuffer(variable, fixed); err == nil {
+		t.Error("lines that overlap are taken")
+	}
+}
+
+// A process is reaped, and whoever started it learns how it ended.
+func TestReaper(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReaper()
+	_, ended, err := r.start(exe, []string{exe, "-test.run=^TestReapedChild$"}, &os.ProcAttr{
+		Env: append(os.Environ(), "COBOX_REAPED=7"), Files: []*os.File{nil, nil, nil},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(20 * time.Second)
+	for {
+		r.reap()
+		select {
+		case status := <-ended:
+			if got := describeEnd(status); got != "exit code 7" {
+				t.Error(got)
+			}
+			return
+		case <-deadline:
+			t.Fatal("the child is not reaped")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func TestReapedChild(t *testing.T) {
+	if os.Getenv("COBOX_REAPED") == "7" {
+		os.Exit(7)
+	}
+}
+
+func TestReaperStartFails(t *testing.T) {
+	if _, _, err := newReaper().start("/does/not/exist", []string{"x"}, &os.ProcAttr{}); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if got := describeEnd(syscall.WaitStatus(syscall.SIGKILL)); got != "killed by killed" {
+		t.Error(got)
+	}
+}
