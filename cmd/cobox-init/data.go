@@ -55,6 +55,10 @@ func (s *system) runData(ctx context.Context) {
 	}
 	s.state.setDataProblem(nil)
 	s.clock.useFile(filepath.Join(dataMount, clockFile))
+	if err := unix.Sethostname([]byte(hostName())); err != nil {
+		s.log.Warn("the host name is not set", "error", err)
+	}
+	close(s.net.named)
 	s.runDaemon(ctx)
 }
 

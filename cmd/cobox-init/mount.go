@@ -10,7 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountSystem mounts what the kernel offers and two file systems in memory. It
+// settings are those of the kernel that a box needs otherwise than they are.
+var settings = map[string]string{
+	// The kernel drops most lines of one who writes many. Ours are bounded already.
+	"kernel/printk_devkmsg": "on\n",
+	// Landlock does not see the ports of Multipath TCP, which Go's listeners use
+	// where they can.
+	"net/mptcp/enabled": "0\n",
+}
+
+// mountSystem mounts what the kernel offers and two file systems in memory,
+// and sets what must be set before anything else runs. It
 // does all that it can and returns what failed.
 func mountSystem() error {
 	const locked = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
@@ -34,10 +44,10 @@ func mountSystem() error {
 			errs = append(errs, fmt.Errorf("mounting %s: %w", m.on, err))
 		}
 	}
-	// The kernel drops most lines of one who writes many. Ours are bounded
-	// already.
-	if err := os.WriteFile("/proc/sys/kernel/printk_devkmsg", []byte("on\n"), 0); err != nil {
-		errs = append(errs, err)
+	for name, value := range settings {
+		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -23,6 +23,10 @@ import (
 	"cobox/netlink/pairing"
 )
 
+// nameTimeout is how long a first address may wait for the data, which knows the
+// box's name. coboxd waits for the data as well, so that nothing is lost.
+const nameTimeout = 3 * time.Second
+
 // resolvFile is where /etc/resolv.conf leads to.
 const resolvFile = "/run/resolv.conf"
 
@@ -32,13 +36,14 @@ type network struct {
 	log       *slog.Logger
 	ready     chan struct{} // closed when there has been an address
 	readyOnce sync.Once
+	named     chan struct{} // closed when the host name is as well known as it will be
 
 	mu     sync.Mutex
 	leases map[string]*lease // by interface
 }
 
 func newNetwork(log *slog.Logger) *network {
-	return &network{log: log, ready: make(chan struct{}), leases: map[string]*lease{}}
+	return &network{log: log, ready: make(chan struct{}), named: make(chan struct{}), leases: map[string]*lease{}}
 }
 
 // wired is an interface that the box looks after.
@@ -167,6 +172,13 @@ func (n *network) add(ctx context.Context, l rtnl.Link, tasks *sync.WaitGroup) *
 
 // serve keeps one interface's IPv4 address until ctx ends.
 func (n *network) serve(ctx context.Context, l rtnl.Link, c *dhcpClient, carrier <-chan bool) {
+	// A router shows the name that it was told first.
+	select {
+	case <-n.named:
+	case <-ctx.Done():
+		return
+	case <-time.After(nameTimeout):
+	}
 	up, told := false, false
 	again := backoff{first: time.Second, limit: time.Minute}
 	for {
@@ -348,10 +360,24 @@ func collect(leases map[string]*lease, of func(*lease) []netip.Addr, most int) [
 // hostName is the box's name in the local network, by which its pairing code
 // names it too. A box that has no identity yet is just a box.
 func hostName() string {
-	if b, err := readSmall(filepath.Join(dataDir, identityFile)); err == nil {
-		if id, err := datadir.ParseIdentity(b); err == nil {
-			return pairing.HostName(id.StaticPublic())
-		}
+	if id := readIdentity(dataDir); id != nil {
+		return pairing.HostName(id.StaticPublic())
 	}
 	return "cobox"
+}
+
+// readIdentity reads the box's identity, or the one that it will take at this
+// start; nil if there is none.
+func readIdentity(data string) *datadir.Identity {
+	if b, err := readSmall(filepath.Join(data, identityFile)); err == nil {
+		if id, err := datadir.ParseIdentity(b); err == nil {
+			return id
+		}
+	}
+	if b, err := readSmall(filepath.Join(data, provisionCopy)); err == nil {
+		if p, err := datadir.ParseProvision(b); err == nil {
+			return p.Identity
+		}
+	}
+	return nil
 }

@@ -134,3 +134,24 @@ func TestEraseOverwrites(t *testing.T) {
 		t.Errorf("left %q, %v", b, err)
 	}
 }
+
+func TestIdentityIsKnownEarly(t *testing.T) {
+	p, bytesOf := newProvision()
+	b := newBoxes(t, bytesOf)
+	if readIdentity(b.data) != nil {
+		t.Error("an identity out of nothing")
+	}
+	if _, err := b.move(nil); err != nil {
+		t.Fatal(err)
+	}
+	if id := readIdentity(b.data); id == nil || *id != *p.Identity {
+		t.Error("the provisioned identity is not known")
+	}
+	own := datadir.NewIdentity()
+	if err := os.WriteFile(filepath.Join(b.data, identityFile), datadir.AppendIdentity(nil, own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if id := readIdentity(b.data); id == nil || *id != *own {
+		t.Error("the box's own identity does not come first")
+	}
+}
