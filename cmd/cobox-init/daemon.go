@@ -19,8 +19,10 @@ const (
 	daemonListen  = 26269
 	daemonHTTP    = 26270
 
-	// daemonMemory is what coboxd's garbage collector aims to stay below.
-	daemonMemory = "64MiB"
+	// daemonMemory is what coboxd's garbage collector aims to stay below. It is
+	// coboxd's own default, said here so that a box's memory is planned in one
+	// place.
+	daemonMemory = "48MiB"
 
 	// restartReset is how long coboxd must have run for its failures to be
 	// forgotten.

@@ -87,7 +87,7 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 		s.log.Error("the data partition can only be read", "device", device, "error", err)
 		err = unix.Mount("/dev/"+device, dataMount, "ext4", flags|unix.MS_RDONLY, "")
 	}
-	if err != nil && !errors.Is(err, unix.EBUSY) {
+	if err != nil {
 		return fmt.Errorf("data: mounting %s: %w", device, err)
 	}
 	if size, err := sysSize("/sys/class/block/" + device + "/size"); err != nil {

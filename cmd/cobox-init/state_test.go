@@ -105,6 +105,28 @@ func TestParseHealth(t *testing.T) {
 	}
 }
 
+func FuzzParseHealth(f *testing.F) {
+	f.Add("HTTP/1.0 200 OK\r\nX: y\r\n\r\nok\n")
+	f.Fuzz(func(t *testing.T, answer string) {
+		if _, err := parseHealth(strings.NewReader(answer)); err == nil && !strings.Contains(answer, "200") {
+			t.Errorf("%q is a good answer", answer)
+		}
+	})
+}
+
+func FuzzParseFramebuffer(f *testing.F) {
+	f.Add(make([]byte, 240))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < 240 {
+			return
+		}
+		got, err := parseFramebuffer([160]byte(b[:160]), [80]byte(b[160:]))
+		if err == nil && got.stride < got.width*int(got.format.Bits/8) {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 func TestPowerKey(t *testing.T) {
 	event := func(kind, code uint16, value uint32) []byte {
 		b := make([]byte, inputEventSize)
