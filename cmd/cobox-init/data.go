@@ -90,6 +90,7 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("data: mounting %s: %w", device, err)
 	}
+	s.state.change(func(f *facts) { f.dataDevice = device })
 	if size, err := sysSize("/sys/class/block/" + device + "/size"); err != nil {
 		s.log.Error("the file system stays as large as it was", "error", err)
 	} else if err := growFileSystem(dataMount, size); err != nil {
@@ -116,6 +117,26 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 		s.log.Error("the boot partition's provisioning file was not moved", "error", err)
 	}
 	return nil
+}
+
+// errDiskGone says that the disk was pulled out.
+var errDiskGone = errors.New("data: the disk was pulled out while the box was running")
+
+// watchDisk notices that the disk of f has gone, which an idle coboxd does not
+// for a long time. Its file system stays broken even if the disk comes back, so
+// the box then starts anew.
+func (s *system) watchDisk(f facts) {
+	if f.dataProblem == nil {
+		if _, err := os.Stat("/sys/class/block/" + f.dataDevice); errors.Is(err, os.ErrNotExist) {
+			s.log.Error("the disk is gone; the box waits for it", "device", f.dataDevice)
+			s.state.setDataLost(errDiskGone)
+		}
+		return
+	}
+	if d, err := findDisk("/sys/block", "/dev"); err == nil {
+		s.log.Info("a disk is back and the box starts anew", "disk", d.name)
+		s.askToStop(restart)
+	}
 }
 
 // makeDataDir makes the directory that is coboxd's own.

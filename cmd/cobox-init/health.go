@@ -42,6 +42,7 @@ func (s *system) runHealth(ctx context.Context) {
 		if f.dataSince.IsZero() {
 			continue
 		}
+		s.watchDisk(f)
 		readOnly, err := askHealth(ctx, fmt.Sprintf("127.0.0.1:%d", daemonHTTP))
 		code, _, codeErr := datadir.ReadPairing(dataDir)
 		full := isFull(dataMount)

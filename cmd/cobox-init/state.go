@@ -19,7 +19,8 @@ type state struct {
 type facts struct {
 	started     time.Time // of the system
 	dataSince   time.Time // when the data was ready; zero while it is not
-	dataProblem error     // why it is not
+	dataProblem error     // why it is not, or not any more
+	dataDevice  string    // the partition that is mounted, as in /sys/class/block
 	daemonUp    bool      // coboxd is running, well or not
 	healthy     time.Time // when coboxd last answered well; zero: never
 	readOnly    bool      // it answered that it cannot write
@@ -49,6 +50,9 @@ func (s *state) setDataProblem(err error) {
 		}
 	})
 }
+
+// setDataLost says that the disk has gone while it was in use.
+func (s *state) setDataLost(err error) { s.change(func(f *facts) { f.dataProblem = err }) }
 
 func (s *state) setDaemonUp(up bool) { s.change(func(f *facts) { f.daemonUp = up }) }
 

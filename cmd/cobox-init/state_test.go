@@ -41,6 +41,7 @@ func TestRules(t *testing.T) {
 		{"read-only", with(well, func(f *facts) { f.readOnly = true }), time.Hour, attention, true, true},
 		{"full, and coboxd does not start", with(up, func(f *facts) { f.full = true }), time.Hour, attention, true, true},
 		{"no disk", facts{started: start, dataProblem: errNoDisk}, time.Hour, attention, true, true},
+		{"the disk was pulled out, and coboxd still answers", with(well, func(f *facts) { f.dataProblem = errDiskGone }), time.Hour, attention, true, true},
 		{"the disk came late", facts{started: start, dataSince: after(time.Hour)}, time.Hour + time.Minute, booting, true, false},
 		{"the disk came late, and coboxd never", facts{started: start, dataSince: after(time.Hour)}, time.Hour + 4*time.Minute, attention, false, true},
 		{"stopping", with(up, func(f *facts) { f.stopping = after(time.Hour) }), time.Hour, stopping, true, false},
