@@ -35,6 +35,9 @@ var order = [][]string{
 	{"netlink/pairing"},
 	{"netlink/replicate"},
 	{"image/layout"},
+	{"image/bundle"},
+	{"image/slot"},
+	{"image/bundle/bundletest"}, // signs for the tests of updates
 	{"image/fat32"},
 	{"image/disk", "image/label"},
 	{"image"},
@@ -46,6 +49,8 @@ var order = [][]string{
 	{"cmd/cobox/device"},
 	{"cmd/cobox/sheet"},
 	{"cmd/cobox", "cmd/coboxd", "cmd/coboximg"},
+	{"cmd/cobox-init/screen"},
+	{"cmd/cobox-init"}, // Linux only
 	{"cmd/bench/meas"},
 	{"cmd/bench/floor", "cmd/bench/gen"},
 	{"cmd/bench", "cmd/demo"},
@@ -95,7 +100,7 @@ var rules = []rule{
 	},
 	{
 		why:   "a box checks who released the system, and holds nothing that could sign a release",
-		from:  []string{"image/bundle", "appliance/...", "cmd/coboxd"},
+		from:  []string{"image/bundle", "image/slot", "appliance/...", "cmd/coboxd", "cmd/cobox-init"},
 		never: []string{"aead.dev/minisign/...", "image/bundle/bundletest"},
 	},
 	{
@@ -109,7 +114,7 @@ var rules = []rule{
 	},
 	{
 		why:   "what builds an image stays on the computer that builds it",
-		from:  []string{"appliance/...", "netlink/...", "storage/...", "cmd/coboxd", "cmd/cobox/..."},
+		from:  []string{"appliance/...", "netlink/...", "storage/...", "cmd/coboxd", "cmd/cobox/...", "cmd/cobox-init/..."},
 		never: []string{"image", "image/disk"},
 	},
 	{

@@ -62,7 +62,7 @@ func (b *bench) read(name string) []byte {
 func (b *bench) ok(args ...string) string {
 	b.t.Helper()
 	var out, errs bytes.Buffer
-	if code := run(args, &out, &errs); code != exitDone {
+	if code := run(args, nil, &out, &errs); code != exitDone {
 		b.t.Fatalf("coboximg %s: code %d\n%s", strings.Join(args, " "), code, &errs)
 	}
 	return out.String()
@@ -72,7 +72,7 @@ func (b *bench) ok(args ...string) string {
 func (b *bench) fails(code int, words string, args ...string) {
 	b.t.Helper()
 	var out, errs bytes.Buffer
-	if got := run(args, &out, &errs); got != code || !strings.Contains(errs.String(), words) {
+	if got := run(args, nil, &out, &errs); got != code || !strings.Contains(errs.String(), words) {
 		b.t.Errorf("coboximg %s: code %d, want %d and %q\n%s", strings.Join(args, " "), got, code, words, &errs)
 	}
 }

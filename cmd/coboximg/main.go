@@ -70,7 +70,7 @@ image to a card.
 	p.root.SetOut(stdout)
 	p.root.SetErr(stderr)
 	p.root.PersistentFlags().BoolVar(&p.json, "json", false, "write lines of JSON to standard output")
-	p.root.AddCommand(p.buildCommand(), p.provisionCommand(), p.flashCommand(), p.versionCommand())
+	p.root.AddCommand(p.buildCommand(), p.provisionCommand(), p.flashCommand(), p.keysCommand(), p.bundleCommand(), p.versionCommand())
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
