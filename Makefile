@@ -9,10 +9,10 @@ GOFLAGS_RELEASE = -trimpath -ldflags='-s -w -buildid= -X main.version=$(VERSION)
 # The unit tests that an ARM box must pass; cmd starts host programs, so it is left out.
 ARM_PACKAGES = ./storage/... ./netlink/... ./appliance/...
 
-.PHONY: help build run demo test check race fuzz e2e bench image vuln fmt lint cross arm64
+.PHONY: help build run demo test check race fuzz e2e bench image image-test vuln fmt lint cross arm64
 
 help: ## list every target
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build coboxd (the box) and cobox (the member's program) into bin/
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/ ./cmd/coboxd ./cmd/cobox
@@ -30,7 +30,7 @@ test: ## all tests, with the race detector; all power cuts and I/O errors, and b
 
 race: test ## the same as test
 
-check: lint build cross test arm64 fuzz demo ## everything that must pass before a change lands
+check: lint build cross test arm64 fuzz demo image-test ## everything that must pass before a change lands
 
 lint: ## formatting and vet
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
@@ -41,7 +41,9 @@ lint: ## formatting and vet
 cross: ## build for the box's ARM target and for the members' desktops
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/coboxd
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox-init
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/coboximg
 	GOOS=windows GOARCH=amd64 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/cobox
 
 arm64: ## the short unit tests as arm64, under user-mode emulation
@@ -62,6 +64,9 @@ bench: build ## the comparison of docs/PERFORMANCE.md (needs rclone; takes about
 	$(GO) build -o bin/bench-meas ./cmd/bench/meas
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/bench-floor ./cmd/bench/floor
 	$(GO) run ./cmd/bench -bin bin
+
+image-test: image ## boot the image in an emulated computer: pairing, backup, power cuts, restore
+	$(GO) test -timeout 30m -v ./image/boottest -image $(CURDIR)/out/cobox.img
 
 image: ## build the flashable image and what belongs beside it into out/ (needs mke2fs)
 	$(GO) run ./cmd/coboximg build --out out --version $(VERSION)

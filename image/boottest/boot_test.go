@@ -1,0 +1,183 @@
+// Package boottest boots the image that ships in an emulated computer and uses
+// it as people do. There is nothing but tests in it:
+//
+//	go test ./image/boottest -image out/cobox.img
+//
+// Without -image they are skipped, for an image takes a minute to build and a
+// boot some seconds. It needs qemu-system-aarch64. The kernel in the image is
+// the one that boots here: it has what QEMU's boards need too.
+package boottest
+
+import (
+	"flag"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/backend/file"
+
+	"cobox/image/layout"
+)
+
+var imageFlag = flag.String("image", "", "the image to boot")
+
+// theImage returns the path of the image, or skips the test.
+func theImage(t testing.TB) string {
+	t.Helper()
+	if *imageFlag == "" {
+		t.Skip("no -image was given")
+	}
+	path, err := filepath.Abs(*imageFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// extract takes kernel and initrd out of a slot, as a firmware does.
+func extract(t testing.TB, image string, slot layout.Slot) (kernel, initrd string) {
+	t.Helper()
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	d, err := diskfs.OpenBackend(file.New(f, true), diskfs.WithOpenMode(diskfs.ReadOnly))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs, err := d.GetFilesystem(slot.Partition())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	get := func(name string) string {
+		in, err := fs.OpenFile("/"+name, os.O_RDONLY)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		b, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return get(layout.KernelFile), get(layout.InitrdFile)
+}
+
+// card is a disk with the image on it, and how to boot from it.
+func card(t testing.TB, size int64) machine {
+	t.Helper()
+	image := theImage(t)
+	kernel, initrd := extract(t, image, layout.SlotA)
+	return machine{disk: copySparse(t, image, size), kernel: kernel, initrd: initrd, cmdline: "cobox.slot=a", memory: "512", port: freePort(t)}
+}
+
+// tree makes a folder with something in it.
+func tree(t testing.TB, files, size int, seed uint64) string {
+	t.Helper()
+	dir := t.TempDir()
+	rng := rand.New(rand.NewChaCha8([32]byte{byte(seed)}))
+	for i := range files {
+		b := make([]byte, size/2+rng.IntN(size))
+		for j := range b {
+			b[j] = byte(rng.Uint32())
+		}
+		path := filepath.Join(dir, strconv.Itoa(i%7), strconv.Itoa(i))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// same compares a folder with what was restored of it.
+func same(t testing.TB, src, target string) {
+	t.Helper()
+	if out, err := exec.Command("diff", "-r", src, filepath.Join(target, src)).CombinedOutput(); err != nil {
+		t.Fatalf("what came back differs: %v\n%.2000s", err, out)
+	}
+}
+
+const pairingCode = `(http://cobox-[a-z0-9]{4}\.local/#[A-Za-z0-9_-]{40,})`
+
+// TestBoot is the life of a box: a new card, the first boot, pairing by the
+// code on the console, a backup, the power button, another boot, a restore.
+func TestBoot(t *testing.T) {
+	m := card(t, 64<<30)
+	v := start(t, m)
+	code := v.wait(pairingCode, 2*time.Minute)[1]
+	me := &member{t: t, home: t.TempDir()}
+	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
+	took := me.pair(v, code, 2*time.Minute)
+	t.Logf("power-on to a pairing, growing to 64 GB: %v", took.Round(10*time.Millisecond))
+	src := tree(t, 60, 100_000, 1)
+	me.must("backup", src)
+	t.Logf("off %v after the button was pressed", v.powerButton(30*time.Second).Round(10*time.Millisecond))
+	v.sound()
+
+	v = start(t, m)
+	target := filepath.Join(t.TempDir(), "back")
+	me.await(v, 2*time.Minute)
+	t.Logf("power-on to a link, second boot: %v", time.Since(v.started).Round(10*time.Millisecond))
+	me.must("restore", "--target", target)
+	same(t, src, target)
+	v.powerButton(30 * time.Second)
+	v.sound()
+}
+
+// TestPowerCuts cuts the power in the middle of backups. The member loses
+// nothing, and needs no command to go on.
+func TestPowerCuts(t *testing.T) {
+	times := 20
+	if testing.Short() {
+		times = 3
+	}
+	m := card(t, 4<<30)
+	me := &member{t: t, home: t.TempDir()}
+	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
+	v := start(t, m)
+	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
+	src := tree(t, 40, 400_000, 2)
+	first := regexp.MustCompile(`Snapshot ([0-9a-f]{8}) `).FindStringSubmatch(me.must("backup", src))
+	if first == nil {
+		t.Fatal("the backup does not tell its snapshot")
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range times {
+		more := tree(t, 40, 400_000, uint64(3+i))
+		cut := time.AfterFunc(time.Duration(200+rng.IntN(2500))*time.Millisecond, v.kill)
+		_, code := me.run("backup", more)
+		cut.Stop()
+		v.kill()
+		v.sound()
+		v = start(t, m)
+		me.await(v, 2*time.Minute)
+		t.Logf("cut %d: the backup had ended with code %d", i+1, code)
+		me.must("box", "check")
+		me.must("backup", more)
+		target := filepath.Join(t.TempDir(), "back")
+		me.must("restore", "--target", target, "--snapshot", "latest")
+		same(t, more, target)
+	}
+	target := filepath.Join(t.TempDir(), "back")
+	me.must("restore", "--target", target, "--snapshot", first[1])
+	same(t, src, target)
+	v.powerButton(30 * time.Second)
+	v.sound()
+}

@@ -1,0 +1,317 @@
+package boottest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// machine is what a VM is made of.
+type machine struct {
+	disk    string // raw image; written to
+	kernel  string // vmlinuz; "" boots from firmware in args
+	initrd  string
+	cmdline string   // added to what every CoBox kernel is given
+	memory  string   // "512"
+	port    string   // on 127.0.0.1, forwarded to the box\'s port of links
+	args    []string // more of QEMU's
+}
+
+// bootArgs is what the firmware gives the kernel on a Pi, and the console of
+// QEMU's board.
+const bootArgs = "console=ttyAMA0 rdinit=/init panic=10 oops=panic watchdog.open_timeout=30"
+
+// vm is a running QEMU. It has a process of its own, which ends with the test.
+type vm struct {
+	t       testing.TB
+	cmd     *exec.Cmd
+	port    string // on 127.0.0.1, forwarded to the box's port of links
+	console string // file
+	monitor string // socket
+	started time.Time
+	exited  chan struct{}
+}
+
+// start starts QEMU. All is emulated: there is no KVM on the machines that run
+// the tests.
+func start(t testing.TB, m machine) *vm {
+	t.Helper()
+	dir := t.TempDir()
+	v := &vm{t: t, port: m.port, console: filepath.Join(dir, "console.log"),
+		monitor: filepath.Join(dir, "monitor"), exited: make(chan struct{})}
+	args := []string{
+		"-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", m.memory,
+		"-display", "none", "-no-reboot",
+		"-serial", "file:" + v.console,
+		"-qmp", "unix:" + v.monitor + ",server=on,wait=off",
+		"-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:" + v.port + "-:26269", "-device", "virtio-net-pci,netdev=n0,romfile=",
+	}
+	if m.kernel != "" {
+		args = append(args, "-kernel", m.kernel, "-initrd", m.initrd, "-append", bootArgs+" "+m.cmdline)
+	}
+	if m.disk != "" {
+		args = append(args, "-drive", "file="+m.disk+",format=raw,if=none,id=d0,cache=writeback", "-device", "virtio-blk-pci,drive=d0")
+	}
+	v.cmd = exec.Command("qemu-system-aarch64", append(args, m.args...)...)
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out bytes.Buffer
+	v.cmd.Stdout, v.cmd.Stderr = &out, &out
+	v.started = time.Now()
+	if err := v.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = v.cmd.Wait()
+		close(v.exited)
+	}()
+	t.Cleanup(func() {
+		v.kill()
+		if out.Len() > 0 {
+			t.Logf("QEMU says: %s", out.String())
+		}
+		if t.Failed() {
+			t.Logf("console of the machine:\n%s", v.log())
+		}
+	})
+	return v
+}
+
+// kill is a power cut: what the machine has sent to its disk stays in the
+// host's page cache.
+func (v *vm) kill() {
+	_ = v.cmd.Process.Kill()
+	<-v.exited
+}
+
+// log returns what the machine has written to its console, without colours.
+func (v *vm) log() string {
+	b, err := os.ReadFile(v.console)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		v.t.Error(err)
+	}
+	return string(escapes.ReplaceAll(b, nil))
+}
+
+var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[a-zA-Z]`)
+
+// wait waits until the console shows what matches, and returns the match.
+func (v *vm) wait(pattern string, atMost time.Duration) []string {
+	v.t.Helper()
+	re := regexp.MustCompile(pattern)
+	for end := time.Now().Add(atMost); ; time.Sleep(50 * time.Millisecond) {
+		if m := re.FindStringSubmatch(v.log()); m != nil {
+			return m
+		}
+		select {
+		case <-v.exited:
+			v.t.Fatalf("QEMU ended while %q was waited for", pattern)
+		default:
+		}
+		if time.Now().After(end) {
+			v.t.Fatalf("%q did not come within %v", pattern, atMost)
+		}
+	}
+}
+
+// troubles are lines that no console may have.
+var troubles = regexp.MustCompile(`(?m)^.*(EXT4-fs error|EXT4-fs warning|Kernel panic|Oops|BUG:|I/O error|FAT-fs.*error|panic: |DATA RACE).*$`)
+
+// sound fails the test if the console has a line that no console may have.
+func (v *vm) sound() {
+	v.t.Helper()
+	for _, line := range troubles.FindAllString(v.log(), -1) {
+		v.t.Errorf("console: %s", line)
+	}
+}
+
+// qmp sends one command to QEMU.
+func (v *vm) qmp(command string, arguments map[string]any) {
+	v.t.Helper()
+	c, err := net.Dial("unix", v.monitor)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	r := bufio.NewReader(c)
+	ask := func(m map[string]any) {
+		b, err := json.Marshal(m)
+		if err == nil {
+			_, err = c.Write(append(b, '\n'))
+		}
+		for err == nil {
+			var line []byte
+			if line, err = r.ReadBytes('\n'); err != nil {
+				break
+			}
+			var answer struct {
+				Return json.RawMessage
+				Error  *struct{ Desc string }
+			}
+			if err = json.Unmarshal(line, &answer); err == nil && answer.Error != nil {
+				err = errors.New(answer.Error.Desc)
+			}
+			if answer.Return != nil {
+				return
+			}
+		}
+		v.t.Fatalf("QEMU, %v: %v", m, err)
+	}
+	if _, err := r.ReadBytes('\n'); err != nil { // its greeting
+		v.t.Fatal(err)
+	}
+	ask(map[string]any{"execute": "qmp_capabilities"})
+	m := map[string]any{"execute": command}
+	if arguments != nil {
+		m["arguments"] = arguments
+	}
+	ask(m)
+}
+
+// powerButton presses the power button and waits until the machine is off.
+func (v *vm) powerButton(atMost time.Duration) time.Duration {
+	v.t.Helper()
+	began := time.Now()
+	v.qmp("system_powerdown", nil)
+	select {
+	case <-v.exited:
+	case <-time.After(atMost):
+		v.t.Errorf("the machine is still on %v after its button was pressed", atMost)
+		v.kill()
+	}
+	return time.Since(began)
+}
+
+// member is somebody's computer: cobox with a state of its own.
+type member struct {
+	t    testing.TB
+	home string
+	addr string // of the box, as this computer reaches it
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "cobox-boottest")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "cobox")
+	if out, err := exec.Command("go", "build", "-o", bin, "cobox/cmd/cobox").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building cobox: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+// run runs cobox and returns what it wrote, and its exit code.
+func (m *member) run(args ...string) (string, int) {
+	m.t.Helper()
+	bin, err := build()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd := exec.Command(bin, append([]string{"--home", m.home}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		m.t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// must is run for what has to succeed.
+func (m *member) must(args ...string) string {
+	m.t.Helper()
+	out, code := m.run(args...)
+	if code != 0 {
+		m.t.Fatalf("cobox %s: code %d\n%s", strings.Join(args, " "), code, out)
+	}
+	return out
+}
+
+// pair pairs as soon as the box accepts it.
+func (m *member) pair(v *vm, code string, atMost time.Duration) time.Duration {
+	m.t.Helper()
+	for end := time.Now().Add(atMost); ; time.Sleep(100 * time.Millisecond) {
+		out, c := m.run("pair", code, "--address", "127.0.0.1:"+v.port)
+		if c == 0 {
+			return time.Since(v.started)
+		}
+		if time.Now().After(end) {
+			m.t.Fatalf("not paired within %v: %s", atMost, out)
+		}
+	}
+}
+
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// copySparse makes a copy of an image that is as long as a card would be.
+func copySparse(t testing.TB, image string, size int64) string {
+	t.Helper()
+	in, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	out, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	buf := make([]byte, 1<<20)
+	zero := make([]byte, len(buf))
+	for off := int64(0); ; off += int64(len(buf)) {
+		n, err := io.ReadFull(in, buf)
+		if n > 0 && !bytes.Equal(buf[:n], zero[:n]) {
+			if _, err := out.WriteAt(buf[:n], off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err != nil {
+			if err != io.EOF && err != io.ErrUnexpectedEOF {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	if err := out.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// await waits until the box answers.
+func (m *member) await(v *vm, atMost time.Duration) {
+	m.t.Helper()
+	for end := time.Now().Add(atMost); ; time.Sleep(100 * time.Millisecond) {
+		out, code := m.run("box", "status")
+		if code == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			m.t.Fatalf("the box does not answer within %v: %s", atMost, out)
+		}
+	}
+}
