@@ -153,19 +153,26 @@ func TestPowerCuts(t *testing.T) {
 	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
 	v := start(t, m)
 	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
-	src := tree(t, 40, 400_000, 2)
+	const files, size = 40, 700_000
+	src := tree(t, files, size, 2)
+	began := time.Now()
 	first := regexp.MustCompile(`Snapshot ([0-9a-f]{8}) `).FindStringSubmatch(me.must("backup", src))
 	if first == nil {
 		t.Fatal("the backup does not tell its snapshot")
 	}
+	took := time.Since(began)
 	rng := rand.New(rand.NewPCG(1, 2))
+	inMiddle := 0
 	for i := range times {
-		more := tree(t, 40, 400_000, uint64(3+i))
-		cut := time.AfterFunc(time.Duration(200+rng.IntN(2500))*time.Millisecond, v.kill)
+		more := tree(t, files, size, uint64(3+i))
+		cut := time.AfterFunc(took/20+time.Duration(rng.Int64N(int64(took*3/4))), v.kill)
 		_, code := me.run("backup", more)
 		cut.Stop()
 		v.kill()
 		v.sound()
+		if code == 4 { // no box reachable
+			inMiddle++
+		}
 		v = start(t, m)
 		me.await(v, 2*time.Minute)
 		t.Logf("cut %d: the backup had ended with code %d", i+1, code)
@@ -174,6 +181,9 @@ func TestPowerCuts(t *testing.T) {
 		target := filepath.Join(t.TempDir(), "back")
 		me.must("restore", "--target", target, "--snapshot", "latest")
 		same(t, more, target)
+	}
+	if inMiddle < times/2 {
+		t.Errorf("%d of %d cuts came in the middle of a backup", inMiddle, times)
 	}
 	target := filepath.Join(t.TempDir(), "back")
 	me.must("restore", "--target", target, "--snapshot", first[1])
