@@ -4,15 +4,21 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
 // writeDurably replaces a file as a whole. A crash leaves the old file or the
-// new one, and at most path.tmp beside it, which the next write replaces.
+// new one, and at most path.tmp beside it, which the next write removes.
 func writeDurably(path string, data []byte, mode os.FileMode, uid int) error {
 	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	// The directory may belong to coboxd, whom nothing here trusts: what it may
+	// have put under the name is removed and never followed.
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}

@@ -127,12 +127,19 @@ func erase(path string, size int) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// readSmall reads a file that may lie in coboxd's own directory: it follows no
+// link, and waits for no FIFO that somebody has put in its place.
 func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
 	return io.ReadAll(io.LimitReader(f, maxProvision))
 }
 
