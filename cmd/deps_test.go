@@ -48,6 +48,7 @@ var order = [][]string{
 	{"cmd/cobox/ui"},
 	{"cmd/cobox/device"},
 	{"cmd/cobox/sheet"},
+	{"cmd/console"},
 	{"cmd/cobox", "cmd/coboxd", "cmd/coboximg"},
 	{"cmd/cobox-init/screen"},
 	{"cmd/cobox-init"}, // Linux only

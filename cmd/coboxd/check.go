@@ -41,40 +41,40 @@ and a running box asks devices for what is damaged.
 func (p *program) check(ctx context.Context, data string) error {
 	tellEvery, told := 5*time.Second, time.Now()
 	progress := func(done admin.CheckProgress) {
-		if p.json {
-			p.emit("progress", done)
+		if p.JSON {
+			p.Emit("progress", done)
 			return
 		}
 		if time.Since(told) >= tellEvery {
 			told = time.Now()
-			fmt.Fprintf(p.stderr, "checked %d of %d blocks in %d of %d logs\n", done.Blocks, done.TotalBlocks, done.Logs, done.TotalLogs)
+			fmt.Fprintf(p.Stderr, "checked %d of %d blocks in %d of %d logs\n", done.Blocks, done.TotalBlocks, done.Logs, done.TotalLogs)
 		}
 	}
 	report, err := appliance.Check(ctx, data, p.logger(slog.LevelWarn), progress)
 	if err != nil {
 		return err
 	}
-	if !p.json {
+	if !p.JSON {
 		for _, d := range report.Damaged {
 			where := "the store"
 			if d.Log != "" {
 				where = "log " + d.Log
 			}
-			fmt.Fprintf(p.stdout, "damaged: %s: %s %d: %s\n", where, d.What, d.Index, d.Error)
+			fmt.Fprintf(p.Stdout, "damaged: %s: %s %d: %s\n", where, d.What, d.Index, d.Error)
 		}
-		fmt.Fprintf(p.stdout, "%d logs, %d leaves and %d blocks are verified\n", report.Logs, report.Leaves, report.Blocks)
+		fmt.Fprintf(p.Stdout, "%d logs, %d leaves and %d blocks are verified\n", report.Logs, report.Leaves, report.Blocks)
 		if report.Missing > 0 {
-			fmt.Fprintf(p.stdout, "%d blocks are not there: lost, or not sent yet\n", report.Missing)
+			fmt.Fprintf(p.Stdout, "%d blocks are not there: lost, or not sent yet\n", report.Missing)
 		}
 	}
 	if report.DamageCount > 0 {
-		if p.json {
-			p.emit("report", report)
+		if p.JSON {
+			p.Emit("report", report)
 		}
 		return &damageError{report.DamageCount}
 	}
-	if p.json {
-		p.emit("summary", report)
+	if p.JSON {
+		p.Emit("summary", report)
 	}
 	return nil
 }

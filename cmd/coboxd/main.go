@@ -6,18 +6,16 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cobox/appliance/config"
 	"cobox/appliance/datadir"
+	"cobox/cmd/console"
 	"cobox/storage/replica"
 )
 
@@ -41,16 +39,15 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // program is one call of coboxd.
 type program struct {
-	stdout, stderr io.Writer
-	json           bool
-	data           string // --data
-	running        bool   // the arguments were understood
-	root           *cobra.Command
+	console.Output
+	data    string // --data
+	running bool   // the arguments were understood
+	root    *cobra.Command
 }
 
 // run runs the program and returns its exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	p := &program{stdout: stdout, stderr: stderr}
+	p := &program{Output: console.Output{Program: "coboxd", Stdout: stdout, Stderr: stderr}}
 	p.root = &cobra.Command{
 		Use:   "coboxd",
 		Short: "The box: keeps encrypted backups for its members",
@@ -70,9 +67,9 @@ them back. It needs no other service, and cannot read what it holds.
 	p.root.SetArgs(args)
 	p.root.SetOut(stdout)
 	p.root.SetErr(stderr)
-	p.root.PersistentFlags().BoolVar(&p.json, "json", false, "write lines of JSON to standard output")
+	p.root.PersistentFlags().BoolVar(&p.JSON, "json", false, "write lines of JSON to standard output")
 	p.root.PersistentFlags().StringVar(&p.data, "data", "", "data directory (default /var/lib/coboxd, $STATE_DIRECTORY or, for a plain user, ~/.local/share/coboxd)")
-	p.root.AddCommand(p.runCommand(), p.checkCommand(), p.qrCommand(), p.versionCommand())
+	p.root.AddCommand(p.runCommand(), p.checkCommand(), p.qrCommand(), p.VersionCommand(version, exitHelp))
 
 	cmd, err := p.root.ExecuteC()
 	if err == nil {
@@ -82,7 +79,7 @@ them back. It needs no other service, and cannot read what it holds.
 		err = &usageError{err}
 	}
 	code, hint := explain(err, cmd)
-	p.fail(code, err, hint)
+	p.Fail(code, err, hint)
 	return code
 }
 
@@ -123,37 +120,6 @@ func explain(err error, cmd *cobra.Command) (code int, hint string) {
 	return exitFailed, ""
 }
 
-// fail tells what went wrong.
-func (p *program) fail(code int, err error, hint string) {
-	message := strings.TrimSpace(err.Error())
-	if p.json {
-		p.emit("error", struct {
-			Code    int    `json:"code"`
-			Message string `json:"message"`
-			Hint    string `json:"hint,omitempty"`
-		}{code, message, hint})
-		return
-	}
-	fmt.Fprintf(p.stderr, "coboxd: %s\n", message)
-	if hint != "" {
-		fmt.Fprintln(p.stderr, hint)
-	}
-}
-
-// emit writes one line of JSON: v with the fields "type" and "v" before its
-// own.
-func (p *program) emit(kind string, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic("coboxd: output cannot be encoded: " + err.Error())
-	}
-	head := fmt.Sprintf(`{"type":%q,"v":1`, kind)
-	if string(body) != "{}" {
-		head += ","
-	}
-	fmt.Fprintf(p.stdout, "%s%s\n", head, body[1:])
-}
-
 // flags returns the settings of the command line that are set.
 func (p *program) flags(cmd *cobra.Command) config.Flags {
 	var f config.Flags
@@ -172,8 +138,8 @@ func (p *program) logger(level slog.Level) *slog.Logger {
 		}
 		return a
 	}}
-	if p.json {
-		return slog.New(slog.NewJSONHandler(p.stderr, o))
+	if p.JSON {
+		return slog.New(slog.NewJSONHandler(p.Stderr, o))
 	}
-	return slog.New(slog.NewTextHandler(p.stderr, o))
+	return slog.New(slog.NewTextHandler(p.Stderr, o))
 }

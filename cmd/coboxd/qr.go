@@ -23,8 +23,8 @@ at the first start. It works while the box is running.
 			if err != nil {
 				return err
 			}
-			if p.json {
-				p.emit("summary", struct {
+			if p.JSON {
+				p.Emit("summary", struct {
 					Code    string `json:"code"`
 					Picture string `json:"picture"`
 				}{text, picture})

@@ -99,11 +99,11 @@ func (p *program) serve(ctx context.Context, settings config.Config) error {
 		Logger:   log,
 		Ready:    p.ready,
 		Claimed: func() {
-			if p.json {
-				p.emit("claimed", struct{}{})
+			if p.JSON {
+				p.Emit("claimed", struct{}{})
 				return
 			}
-			fmt.Fprintln(p.stdout, "\nThe box is claimed. Its code is of no use any more.")
+			fmt.Fprintln(p.Stdout, "\nThe box is claimed. Its code is of no use any more.")
 		},
 		Fatal: func(err error) {
 			// Nobody knows what is on the disk now. The next start looks.
@@ -114,16 +114,16 @@ func (p *program) serve(ctx context.Context, settings config.Config) error {
 	if err != nil {
 		return err
 	}
-	if p.json {
-		p.emit("summary", struct{}{})
+	if p.JSON {
+		p.Emit("summary", struct{}{})
 	}
 	return nil
 }
 
 // ready shows where the box is and, while it is unclaimed, its code.
 func (p *program) ready(info appliance.Info) {
-	if p.json {
-		p.emit("ready", struct {
+	if p.JSON {
+		p.Emit("ready", struct {
 			Name      string   `json:"name"`
 			Key       string   `json:"key"`
 			Listen    string   `json:"listen"`
@@ -134,10 +134,10 @@ func (p *program) ready(info appliance.Info) {
 		}{info.Name, info.Key.String(), info.Listen.String(), info.HTTP.String(), info.Addresses, info.Code, info.Picture})
 		return
 	}
-	fmt.Fprintf(p.stdout, "%s accepts links at %s; health and metrics are at http://%s/healthz and /metrics\n",
+	fmt.Fprintf(p.Stdout, "%s accepts links at %s; health and metrics are at http://%s/healthz and /metrics\n",
 		info.Name, info.Listen, info.HTTP)
 	if len(info.Addresses) == 0 {
-		fmt.Fprintln(p.stdout, "No address was found at which others can reach it; give one with --advertise.")
+		fmt.Fprintln(p.Stdout, "No address was found at which others can reach it; give one with --advertise.")
 	}
 	if info.Code != "" {
 		p.showCode(info.Code, info.Picture)
@@ -147,9 +147,9 @@ func (p *program) ready(info appliance.Info) {
 // showCode draws the pairing code and says what to do with it.
 func (p *program) showCode(text, picture string) {
 	if drawing, err := pairing.Draw(text); err == nil {
-		fmt.Fprintf(p.stdout, "\n%s\n", drawing.Terminal())
+		fmt.Fprintf(p.Stdout, "\n%s\n", drawing.Terminal())
 	}
-	fmt.Fprintf(p.stdout, `This box has no administrator yet. Whoever uses this code first becomes one:
+	fmt.Fprintf(p.Stdout, `This box has no administrator yet. Whoever uses this code first becomes one:
 
   cobox pair '%s'
 

@@ -64,25 +64,25 @@ func (p *program) build(ctx context.Context, c image.Config, copies int) error {
 		return fmt.Errorf("making the directory for the image: %w", err)
 	}
 	c.Progress = func(what string) {
-		if p.json {
-			p.emit("progress", struct {
+		if p.JSON {
+			p.Emit("progress", struct {
 				Stage string `json:"stage"`
 			}{what})
 			return
 		}
-		fmt.Fprintln(p.stderr, what)
+		fmt.Fprintln(p.Stderr, what)
 	}
 	r, err := image.Build(ctx, c)
 	if err != nil {
 		return err
 	}
-	if p.json {
+	if p.JSON {
 		type artifact struct {
 			Path   string `json:"path"`
 			Size   int64  `json:"size"`
 			SHA256 string `json:"sha256"`
 		}
-		p.emit("image", struct {
+		p.Emit("image", struct {
 			Version  string   `json:"version"`
 			Image    artifact `json:"image"`
 			Packed   artifact `json:"packed"`
@@ -93,17 +93,17 @@ func (p *program) build(ctx context.Context, c image.Config, copies int) error {
 		}{c.Version, artifact(r.Image), artifact(r.Packed), artifact(r.Map), artifact(r.Bill), artifact(r.Imager), artifact(r.Sums)})
 	} else {
 		for _, a := range []image.Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager, r.Sums} {
-			fmt.Fprintf(p.stdout, "%11d  %s\n", a.Size, a.Path)
+			fmt.Fprintf(p.Stdout, "%11d  %s\n", a.Size, a.Path)
 		}
 	}
 	if copies > 0 {
 		return p.provision(ctx, r.Image.Path, copies, c.Time)
 	}
-	if p.json {
-		p.emit("summary", struct{}{})
+	if p.JSON {
+		p.Emit("summary", struct{}{})
 		return nil
 	}
-	fmt.Fprintf(p.stdout, "\nNext, one of:\n  coboximg flash DEVICE --image %s\n  coboximg provision %s\n", r.Image.Path, r.Image.Path)
+	fmt.Fprintf(p.Stdout, "\nNext, one of:\n  coboximg flash DEVICE --image %s\n  coboximg provision %s\n", r.Image.Path, r.Image.Path)
 	return nil
 }
 

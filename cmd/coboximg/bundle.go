@@ -251,14 +251,14 @@ func (p *program) verifyBundle(name string, keys *bundle.Keys) error {
 	if err != nil {
 		return err
 	}
-	if p.json {
-		p.emit("summary", s)
+	if p.JSON {
+		p.Emit("summary", s)
 		return nil
 	}
-	fmt.Fprintf(p.stdout, "%s: %d bytes, complete and undamaged\n", s.File, s.Bytes)
-	fmt.Fprintf(p.stdout, "version %s, number %d, floor %d, for %s\n", s.Version, s.Number, s.Floor, s.Board)
-	fmt.Fprintf(p.stdout, "%d files with %d bytes\n", s.Files, s.Content)
-	fmt.Fprintf(p.stdout, "signed by %s\n", strings.Join(s.Signers, ", "))
+	fmt.Fprintf(p.Stdout, "%s: %d bytes, complete and undamaged\n", s.File, s.Bytes)
+	fmt.Fprintf(p.Stdout, "version %s, number %d, floor %d, for %s\n", s.Version, s.Number, s.Floor, s.Board)
+	fmt.Fprintf(p.Stdout, "%d files with %d bytes\n", s.Files, s.Content)
+	fmt.Fprintf(p.Stdout, "signed by %s\n", strings.Join(s.Signers, ", "))
 	return nil
 }
 

@@ -48,10 +48,10 @@ unless --force is given. DEVICE may be a file, too.
 
 // confirm has a person type the name of the disk: a "y" is typed too easily.
 func (p *program) confirm(device string) error {
-	if p.json || !term.IsTerminal(int(p.stdin.Fd())) {
+	if p.JSON || !term.IsTerminal(int(p.stdin.Fd())) {
 		return &usageError{errors.New("nobody can be asked here; say --yes to write without a question")}
 	}
-	fmt.Fprintf(p.stderr, "All that is on %s will be lost. Type its name to go on: ", device)
+	fmt.Fprintf(p.Stderr, "All that is on %s will be lost. Type its name to go on: ", device)
 	line, err := bufio.NewReader(p.stdin).ReadString('\n')
 	if err != nil && line == "" {
 		return fmt.Errorf("reading the answer: %w", err)
@@ -70,8 +70,8 @@ func (p *program) flash(ctx context.Context, c disk.FlashConfig) error {
 			return
 		}
 		told = time.Now()
-		if p.json {
-			p.emit("progress", struct {
+		if p.JSON {
+			p.Emit("progress", struct {
 				Stage string `json:"stage"`
 				Done  int64  `json:"done"`
 				Total int64  `json:"total,omitempty"`
@@ -80,22 +80,22 @@ func (p *program) flash(ctx context.Context, c disk.FlashConfig) error {
 		}
 		what := map[string]string{disk.StageWrite: "written", disk.StageVerify: "verified"}[stage]
 		if total > 0 {
-			fmt.Fprintf(p.stderr, "%s %d of %d MB\n", what, done/1e6, total/1e6)
+			fmt.Fprintf(p.Stderr, "%s %d of %d MB\n", what, done/1e6, total/1e6)
 		} else {
-			fmt.Fprintf(p.stderr, "%s %d MB\n", what, done/1e6)
+			fmt.Fprintf(p.Stderr, "%s %d MB\n", what, done/1e6)
 		}
 	}
 	n, err := disk.Flash(ctx, c)
 	if err != nil {
 		return err
 	}
-	if p.json {
-		p.emit("summary", struct {
+	if p.JSON {
+		p.Emit("summary", struct {
 			Device string `json:"device"`
 			Bytes  int64  `json:"bytes"`
 		}{c.Device, n})
 		return nil
 	}
-	fmt.Fprintf(p.stdout, "%s holds %s, verified. Put it into the box.\n", c.Device, c.Image)
+	fmt.Fprintf(p.Stdout, "%s holds %s, verified. Put it into the box.\n", c.Device, c.Image)
 	return nil
 }

@@ -100,17 +100,17 @@ func (p *program) makeKeys(dir, password string) error {
 		return err
 	}
 
-	if p.json {
-		p.emit("summary", struct {
+	if p.JSON {
+		p.Emit("summary", struct {
 			Keys []key  `json:"keys"`
 			Set  string `json:"set"`
 		}{keys, set})
 		return nil
 	}
 	for _, k := range keys {
-		fmt.Fprintf(p.stdout, "%s  %s\n", k.ID, k.Private)
+		fmt.Fprintf(p.Stdout, "%s  %s\n", k.ID, k.Private)
 	}
-	fmt.Fprintf(p.stdout, "\nThe public halves are in %s. Give each private key to another person and\nkeep none of them here.\n", set)
+	fmt.Fprintf(p.Stdout, "\nThe public halves are in %s. Give each private key to another person and\nkeep none of them here.\n", set)
 	return nil
 }
 

@@ -7,17 +7,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"cobox/cmd/console"
 	"cobox/image/disk"
 	"cobox/image/layout"
 )
@@ -39,16 +37,15 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // program is one call of coboximg.
 type program struct {
-	stdin          *os.File
-	stdout, stderr io.Writer
-	json           bool
-	running        bool // the arguments were understood
-	root           *cobra.Command
+	console.Output
+	stdin   *os.File
+	running bool // the arguments were understood
+	root    *cobra.Command
 }
 
 // run runs the program and returns its exit code.
 func run(args []string, stdin *os.File, stdout, stderr io.Writer) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr}
+	p := &program{Output: console.Output{Program: "coboximg", Stdout: stdout, Stderr: stderr}, stdin: stdin}
 	p.root = &cobra.Command{
 		Use:   "coboximg",
 		Short: "Make the image of a box, and cards from it",
@@ -69,8 +66,8 @@ image to a card.
 	p.root.SetArgs(args)
 	p.root.SetOut(stdout)
 	p.root.SetErr(stderr)
-	p.root.PersistentFlags().BoolVar(&p.json, "json", false, "write lines of JSON to standard output")
-	p.root.AddCommand(p.buildCommand(), p.provisionCommand(), p.flashCommand(), p.keysCommand(), p.bundleCommand(), p.versionCommand())
+	p.root.PersistentFlags().BoolVar(&p.JSON, "json", false, "write lines of JSON to standard output")
+	p.root.AddCommand(p.buildCommand(), p.provisionCommand(), p.flashCommand(), p.keysCommand(), p.bundleCommand(), p.VersionCommand(version, exitHelp))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -82,7 +79,7 @@ image to a card.
 		err = &usageError{err}
 	}
 	code, hint := explain(err, cmd)
-	p.fail(code, err, hint)
+	p.Fail(code, err, hint)
 	return code
 }
 
@@ -113,35 +110,4 @@ func explain(err error, cmd *cobra.Command) (code int, hint string) {
 		return exitFailed, "Writing to a disk mostly needs root: repeat with sudo."
 	}
 	return exitFailed, ""
-}
-
-// fail tells what went wrong.
-func (p *program) fail(code int, err error, hint string) {
-	message := strings.TrimSpace(err.Error())
-	if p.json {
-		p.emit("error", struct {
-			Code    int    `json:"code"`
-			Message string `json:"message"`
-			Hint    string `json:"hint,omitempty"`
-		}{code, message, hint})
-		return
-	}
-	fmt.Fprintf(p.stderr, "coboximg: %s\n", message)
-	if hint != "" {
-		fmt.Fprintln(p.stderr, hint)
-	}
-}
-
-// emit writes one line of JSON: v with the fields "type" and "v" before its
-// own.
-func (p *program) emit(kind string, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic("coboximg: output cannot be encoded: " + err.Error())
-	}
-	head := fmt.Sprintf(`{"type":%q,"v":1`, kind)
-	if string(body) != "{}" {
-		head += ","
-	}
-	fmt.Fprintf(p.stdout, "%s%s\n", head, body[1:])
 }

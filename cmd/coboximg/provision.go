@@ -70,18 +70,18 @@ func (p *program) provision(ctx context.Context, image string, count int, at tim
 		if err != nil {
 			return err
 		}
-		if p.json {
-			p.emit("copy", made)
+		if p.JSON {
+			p.Emit("copy", made)
 		} else {
-			fmt.Fprintf(p.stdout, "%s  %s  %s\n", made.Image, made.PDF, made.PNG)
+			fmt.Fprintf(p.Stdout, "%s  %s  %s\n", made.Image, made.PDF, made.PNG)
 		}
 	}
-	if p.json {
-		p.emit("summary", struct {
+	if p.JSON {
+		p.Emit("summary", struct {
 			Copies int `json:"copies"`
 		}{count})
 	} else {
-		fmt.Fprintf(p.stdout, "\nPrint each label in its size (100 %%) and stick it on the box that gets its card:\n  coboximg flash DEVICE --image FILE\n")
+		fmt.Fprintf(p.Stdout, "\nPrint each label in its size (100 %%) and stick it on the box that gets its card:\n  coboximg flash DEVICE --image FILE\n")
 	}
 	return nil
 }
