@@ -188,10 +188,10 @@ func (p *pull) run(tooFast bool) {
 		}
 	}
 	p.waitCommit()
+	s.credit.give(p.outstanding())
 	if !p.refused {
 		p.sendError(&Error{Code: CodeNone})
 	}
-	s.credit.give(p.outstanding())
 }
 
 // begin decides whether the offer is taken up and says what is known.

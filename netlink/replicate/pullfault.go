@@ -70,15 +70,16 @@ func (s *Session) storeError(doing string, err error) *Error {
 	return &Error{Code: code, Message: cleanText(err.Error(), maxMessage)}
 }
 
-// refuse sends the last message of this side about the offer.
+// refuse sends the last message of this side about the offer. Whoever hears it
+// finds the credit free again.
 func (p *pull) refuse(e *Error) {
 	if p.refused {
 		return
 	}
 	p.refused = true
-	p.sendError(e)
 	p.s.credit.give(p.outstanding())
 	p.wants, p.todo = nil, nil
+	p.sendError(e)
 	p.setStarving(false)
 	p.pokeOthers()
 }
