@@ -41,7 +41,7 @@ var order = [][]string{
 	{"image/fat32"},
 	{"image/disk", "image/label"},
 	{"image"},
-	{"appliance/config", "appliance/admin", "appliance/datadir"},
+	{"appliance/config", "appliance/admin", "appliance/datadir", "appliance/machine"},
 	{"appliance/roster"},
 	{"appliance"},
 	{"appliance/boxtest"}, // a member for the tests of the box
