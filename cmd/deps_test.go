@@ -36,9 +36,9 @@ var order = [][]string{
 	{"netlink/replicate"},
 	{"image/layout"},
 	{"image/bundle"},
+	{"image/fat32"},
 	{"image/slot"},
 	{"image/bundle/bundletest"}, // signs for the tests of updates
-	{"image/fat32"},
 	{"image/disk", "image/label"},
 	{"image"},
 	{"appliance/config", "appliance/admin", "appliance/datadir", "appliance/machine"},

@@ -17,6 +17,20 @@ import (
 
 var made = time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
 
+// program runs a program that has to succeed, or skips the test.
+func program(t *testing.T, name string, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		if path, err = exec.LookPath("/usr/sbin/" + name); err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+	}
+	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
 // someFiles are like those of a slot: long names, many in one directory, one of
 // many megabytes, one that is empty, and sizes around a cluster.
 func someFiles() []fat32.File {
@@ -83,12 +97,14 @@ func TestMake(t *testing.T) {
 			if err := os.WriteFile(name, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			fsck, err := exec.LookPath("/usr/sbin/fsck.vfat")
-			if err != nil {
-				t.Skip("fsck.vfat is not installed")
-			}
-			if out, err := exec.Command(fsck, "-n", name).CombinedOutput(); err != nil {
-				t.Errorf("fsck.vfat: %v\n%s", err, out)
+			program(t, "fsck.vfat", "-n", name)
+			// Others read what was written, too.
+			dir := t.TempDir()
+			program(t, "mcopy", "-s", "-i", name, "::/", dir)
+			for path, data := range want {
+				if b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(path))); err != nil || !bytes.Equal(b, data) {
+					t.Errorf("mcopy makes of %s %d bytes, %v", path, len(b), err)
+				}
 			}
 		})
 	}

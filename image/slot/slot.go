@@ -136,7 +136,7 @@ func writeFile(dev Device, e extent, r io.Reader, buf []byte) error {
 		}
 		hash.Write(piece)
 		// len(buf) is a multiple of the cluster's size, so only the last piece grows.
-		padded := buf[:clusters(int64(len(piece)))*clusterSize]
+		padded := buf[:(len(piece)+clusterSize-1)/clusterSize*clusterSize]
 		clear(padded[len(piece):])
 		if _, err := dev.WriteAt(padded, e.offset+done); err != nil {
 			return fmt.Errorf("slot: write %s: %w", e.file.Path, err)

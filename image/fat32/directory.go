@@ -1,11 +1,11 @@
-package slot
+package fat32
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
-
-	"cobox/image/layout"
+	"time"
 )
 
 // A directory entry:
@@ -13,6 +13,7 @@ import (
 //	offset size  what, little-endian
 //	     0   11  name: 8 and 3 characters, filled with spaces
 //	    11    1  attributes
+//	    14    2  time of making, 22: of change
 //	    16    2  date of making, 18: of access, 24: of change
 //	    20    2  first cluster, upper half
 //	    26    2  first cluster, lower half
@@ -30,17 +31,18 @@ import (
 //
 // The name ends with a zero, if there is room, and then ffff.
 const (
-	entrySize    = 32
-	charsInEntry = 13
-
 	attrLabel     = 0x08
 	attrDirectory = 0x10
 	attrArchive   = 0x20
 	attrLong      = 0x0f
 
-	// firstDate is 1 January 1980, of every file: a slot has no time of its own.
-	firstDate = 1<<5 | 1
+	charsInEntry = 13
+	lastLong     = 0x40
+	maxName      = 255
 )
+
+// charOffsets are where the characters of a long name's entry are.
+var charOffsets = [charsInEntry]int{1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30}
 
 // entries returns how many entries a directory takes.
 func (d *directory) entries() int {
@@ -54,21 +56,24 @@ func (d *directory) entries() int {
 	return n
 }
 
-// put writes the directory's entries.
-func (d *directory) put(b []byte, s layout.Slot, files []extent) {
+// put writes the directory's entries. First are the first clusters of the files.
+func (d *directory) put(b []byte, label [11]byte, at stamp, files []Entry, first []uint32) {
 	put := func(name [11]byte, attr byte, cluster uint32, size int64) {
+		le := binary.LittleEndian
 		copy(b, name[:])
 		b[11] = attr
-		for _, at := range []int{16, 18, 24} {
-			binary.LittleEndian.PutUint16(b[at:], firstDate)
-		}
-		binary.LittleEndian.PutUint16(b[20:], uint16(cluster>>16))
-		binary.LittleEndian.PutUint16(b[26:], uint16(cluster))
-		binary.LittleEndian.PutUint32(b[28:], uint32(size))
+		le.PutUint16(b[14:], at.time)
+		le.PutUint16(b[16:], at.date)
+		le.PutUint16(b[18:], at.date)
+		le.PutUint16(b[20:], uint16(cluster>>16))
+		le.PutUint16(b[22:], at.time)
+		le.PutUint16(b[24:], at.date)
+		le.PutUint16(b[26:], uint16(cluster))
+		le.PutUint32(b[28:], uint32(size))
 		b = b[entrySize:]
 	}
 	if d.parent == nil {
-		put(labelOf(s), attrLabel, 0, 0)
+		put(label, attrLabel, 0, 0)
 	} else {
 		up := d.parent.cluster
 		if d.parent.parent == nil {
@@ -83,10 +88,49 @@ func (d *directory) put(b []byte, s layout.Slot, files []extent) {
 		if below := d.dirs[name]; below != nil {
 			put(short[i], attrDirectory, below.cluster, 0)
 		} else {
-			e := files[d.files[name]]
-			put(short[i], attrArchive, e.cluster, e.file.Size)
+			n := d.files[name]
+			put(short[i], attrArchive, first[n], files[n].Size)
 		}
 	}
+}
+
+// checkName accepts what has the same meaning everywhere.
+func checkName(name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("a name of %d bytes", len(name))
+	}
+	for _, c := range []byte(name) {
+		if c < ' ' || c > '~' || strings.IndexByte(`"*/:<>?\|`, c) >= 0 {
+			return fmt.Errorf("a name with %q in it", c)
+		}
+	}
+	if name[len(name)-1] == '.' || name[len(name)-1] == ' ' || name[0] == ' ' {
+		return errors.New("a name with a dot or a space at an end")
+	}
+	return nil
+}
+
+// stamp is a time in the form of FAT, which has no odd seconds.
+type stamp struct{ date, time uint16 }
+
+func stampOf(t time.Time) (stamp, error) {
+	t = t.UTC()
+	if t.Year() < 1980 || t.Year() > 2107 {
+		return stamp{}, fmt.Errorf("FAT has no year %d", t.Year())
+	}
+	return stamp{
+		date: uint16(t.Year()-1980)<<9 | uint16(t.Month())<<5 | uint16(t.Day()),
+		time: uint16(t.Hour())<<11 | uint16(t.Minute())<<5 | uint16(t.Second()/2),
+	}, nil
+}
+
+// labelOf returns the 11 bytes of a label.
+func labelOf(text string) (label [11]byte, ok bool) {
+	if text == "" || len(text) > len(label) || shorten(text) != text {
+		return label, false
+	}
+	copy(label[:], fmt.Sprintf("%-11s", text))
+	return label, true
 }
 
 // longEntries returns how many entries precede that of a name.
@@ -100,19 +144,15 @@ func longEntries(name string) int {
 // putLong writes the entries that precede that of a name, and returns their size.
 func putLong(b []byte, name string, short [11]byte) int {
 	n := longEntries(name)
-	var sum byte
-	for _, c := range short {
-		sum = sum>>1 | sum<<7
-		sum += c
-	}
+	sum := checksum(short)
 	for i := range n {
 		number := n - i
 		e := b[i*entrySize:][:entrySize]
 		e[0], e[11], e[13] = byte(number), attrLong, sum
 		if i == 0 {
-			e[0] |= 0x40
+			e[0] |= lastLong
 		}
-		for j := range charsInEntry {
+		for j, offset := range charOffsets {
 			at := (number-1)*charsInEntry + j
 			c := uint16(0xffff)
 			switch {
@@ -121,16 +161,19 @@ func putLong(b []byte, name string, short [11]byte) int {
 			case at == len(name):
 				c = 0
 			}
-			offset := 1 + 2*j
-			if j >= 11 {
-				offset = 28 + 2*(j-11)
-			} else if j >= 5 {
-				offset = 14 + 2*(j-5)
-			}
 			binary.LittleEndian.PutUint16(e[offset:], c)
 		}
 	}
 	return n * entrySize
+}
+
+// checksum ties the entries of a long name to the short name that follows.
+func checksum(short [11]byte) (sum byte) {
+	for _, c := range short {
+		sum = sum>>1 | sum<<7
+		sum += c
+	}
+	return sum
 }
 
 // shortNames returns a short name for each name of a directory. One that fits,
@@ -177,9 +220,19 @@ func fits(name string) (short [11]byte, ok bool) {
 }
 
 // shorten returns what a short name can have of a name: capitals, no dots, and
-// an underscore for "+".
+// an underscore for whatever is neither letter, digit, "-" nor "_".
 func shorten(s string) string {
-	return strings.NewReplacer(".", "", "+", "_").Replace(strings.ToUpper(s))
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '.':
+			return -1
+		case 'a' <= r && r <= 'z':
+			return r - 'a' + 'A'
+		case 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
+			return r
+		}
+		return '_'
+	}, s)
 }
 
 func padded(base, ext string) [11]byte {
