@@ -15,9 +15,11 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"cobox/image/bundle"
 	"cobox/image/disk"
 	"cobox/image/fat32"
 	"cobox/image/layout"
+	"cobox/image/slot"
 )
 
 // Artifact is a file that Build has made.
@@ -29,12 +31,13 @@ type Artifact struct {
 
 // Result is what Build has made.
 type Result struct {
-	Image  Artifact // the disk, for a card
-	Packed Artifact // the same, compressed
-	Map    Artifact // which blocks of it matter, for bmaptool
-	Bill   Artifact // what it consists of, as CycloneDX
-	Imager Artifact // an entry for Raspberry Pi Imager
-	Sums   Artifact // hashes of the above, as sha256sum takes them
+	Image    Artifact // the disk, for a card
+	Packed   Artifact // the same, compressed
+	Map      Artifact // which blocks of it matter, for bmaptool
+	Bill     Artifact // what it consists of, as CycloneDX
+	Imager   Artifact // an entry for Raspberry Pi Imager
+	Manifest Artifact // of both slots, for the holders of the release keys
+	Sums     Artifact // hashes of the above, as sha256sum takes them
 }
 
 // bootselConfig is config.txt of the boot selection. A Raspberry Pi 3 wants one
@@ -56,15 +59,20 @@ func Build(ctx context.Context, c Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	manifest, sigs, err := signed(c, system.Manifest)
+	if err != nil {
+		return nil, err
+	}
 	c.Progress("making the disk")
-	contents, err := contents(ctx, c, system)
+	contents, err := contents(c, system, sigs)
 	if err != nil {
 		return nil, err
 	}
 	base := filepath.Join(c.Out, c.Name)
 	r := &Result{
 		Image: Artifact{Path: base + ".img"}, Packed: Artifact{Path: base + ".img.zst"}, Map: Artifact{Path: base + ".bmap"},
-		Bill: Artifact{Path: base + ".cdx.json"}, Imager: Artifact{Path: base + ".rpi-imager.json"}, Sums: Artifact{Path: filepath.Join(c.Out, "SHA256SUMS")},
+		Bill: Artifact{Path: base + ".cdx.json"}, Imager: Artifact{Path: base + ".rpi-imager.json"},
+		Manifest: Artifact{Path: base + ".manifest.txt"}, Sums: Artifact{Path: filepath.Join(c.Out, "SHA256SUMS")},
 	}
 	if err := disk.Write(r.Image.Path, 0o644, contents); err != nil {
 		return nil, err
@@ -90,21 +98,42 @@ func Build(ctx context.Context, c Config) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image: describing the image: %w", err)
 	}
-	if err := r.Map.write(blockMap); err != nil {
-		return nil, err
-	}
-	if err := r.Bill.write(bill); err != nil {
-		return nil, err
-	}
-	if err := r.Imager.write(imager); err != nil {
-		return nil, err
+	for _, w := range []struct {
+		artifact *Artifact
+		content  []byte
+	}{{&r.Map, blockMap}, {&r.Bill, bill}, {&r.Imager, imager}, {&r.Manifest, manifest}} {
+		if err := w.artifact.write(w.content); err != nil {
+			return nil, err
+		}
 	}
 	return r, r.Sums.write(r.sums())
 }
 
+// signed returns the text of the manifest and its signatures. An image that bears
+// some has enough of them: else its slots would seem to be released.
+func signed(c Config, m *bundle.Manifest) ([]byte, []bundle.Signature, error) {
+	text, err := m.Append(nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("image: describing a slot: %w", err)
+	}
+	sigs, err := bundle.ParseSignatures(c.Signatures)
+	if err != nil || len(sigs) == 0 {
+		return text, nil, err
+	}
+	keys, err := c.keys()
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := keys.Verify(text, sigs); err != nil {
+		return nil, nil, fmt.Errorf("image: the signatures are not those of this system: %w", err)
+	}
+	return text, sigs, nil
+}
+
 // contents makes the four partitions. Both slots hold the same system, so a box
-// whose first slot becomes unreadable has another.
-func contents(ctx context.Context, c Config, s *System) (*disk.Contents, error) {
+// whose first slot becomes unreadable has another. They are written as a box
+// writes an update, so the same release has the same bytes in both.
+func contents(c Config, s *System, sigs []bundle.Signature) (*disk.Contents, error) {
 	bootcode, err := read(s.Modules[1].Dir, bootcodeFile, "")
 	if err != nil {
 		return nil, err
@@ -112,17 +141,14 @@ func contents(ctx context.Context, c Config, s *System) (*disk.Contents, error) 
 	bootsel := append(bootcode,
 		fat32.File{Path: layout.AutobootFile, Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)},
 		fat32.File{Path: layout.ConfigFile, Data: []byte(bootselConfig)})
-	d := new(disk.Contents)
+	d := &disk.Contents{Data: s.data}
 	if d.Bootsel, err = fat32.Make(layout.BootselSize, layout.BootselLabel, c.Time, bootsel); err != nil {
 		return nil, err
 	}
-	if d.SlotA, err = fat32.Make(layout.SlotSize, layout.SlotALabel, c.Time, s.Files); err != nil {
+	if d.SlotA, err = slot.Image(layout.SlotA, slot.NewFiles(s.Manifest, sigs, s.Files.Open)); err != nil {
 		return nil, err
 	}
-	if d.SlotB, err = fat32.Make(layout.SlotSize, layout.SlotBLabel, c.Time, s.Files); err != nil {
-		return nil, err
-	}
-	if d.Data, err = disk.Data(ctx, c.Time); err != nil {
+	if d.SlotB, err = slot.Image(layout.SlotB, slot.NewFiles(s.Manifest, sigs, s.Files.Open)); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -195,7 +221,7 @@ func (a *Artifact) write(b []byte) error {
 
 // Artifacts are all files but the sums, in the order of their names.
 func (r *Result) artifacts() []Artifact {
-	list := []Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager}
+	list := []Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager, r.Manifest}
 	slices.SortFunc(list, func(a, b Artifact) int { return strings.Compare(a.Path, b.Path) })
 	return list
 }

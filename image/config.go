@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"time"
+
+	"cobox/image/bundle"
 )
 
 // Defaults of a Config.
@@ -23,6 +25,16 @@ type Config struct {
 	Name string
 	// Version is what the programs and the box say of themselves, one line.
 	Version string
+	// Number orders releases, from 1, and Floor is the lowest number that may be
+	// installed once this one has proved itself. Zero means 1, and Number.
+	Number, Floor uint32
+	// ReleaseKeys is the text of the public keys whose holders may release what
+	// this system takes as an update; empty means the project's.
+	ReleaseKeys []byte
+	// Signatures is the text of the signatures of the slots' manifest, which is
+	// known once the same was built without them; empty means that the image is
+	// not released.
+	Signatures []byte
 	// Time is that of every file in the image, to the second, and what a box
 	// takes for the earliest that it can be. The time of the commit is right.
 	Time time.Time
@@ -52,6 +64,17 @@ func (c Config) withDefaults() (Config, error) {
 			*d.field = d.value
 		}
 	}
+	if c.Number == 0 {
+		c.Number = 1
+	}
+	if c.Floor == 0 {
+		c.Floor = c.Number
+	}
+	if len(c.ReleaseKeys) == 0 {
+		for _, k := range bundle.ReleaseKeys().Public() {
+			c.ReleaseKeys = k.Append(c.ReleaseKeys)
+		}
+	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
 	}
@@ -64,5 +87,23 @@ func (c Config) withDefaults() (Config, error) {
 	case c.Time.Year() < 2020 || c.Time.Year() >= 2100:
 		return c, fmt.Errorf("image: Time %v: not between 2020 and 2100", c.Time)
 	}
+	if c.Floor > c.Number {
+		return c, fmt.Errorf("image: Floor %d: above the Number %d", c.Floor, c.Number)
+	}
+	if _, err := c.keys(); err != nil {
+		return c, fmt.Errorf("image: ReleaseKeys: %w", err)
+	}
+	if _, err := bundle.ParseSignatures(c.Signatures); err != nil {
+		return c, fmt.Errorf("image: Signatures: %w", err)
+	}
 	return c, nil
+}
+
+// keys returns the keys that the system will ask for, as it reads them itself.
+func (c *Config) keys() (*bundle.Keys, error) {
+	keys, err := bundle.ParsePublicKeys(c.ReleaseKeys)
+	if err != nil {
+		return nil, err
+	}
+	return bundle.NewKeys(bundle.ReleaseThreshold, keys...)
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
+
+	"cobox/image/bundle"
 )
 
 // BoxID is the user and the group that coboxd runs as.
@@ -25,12 +27,13 @@ func initramfs(c Config, init, box []byte) ([]byte, error) {
 		cpio.StaticFile("etc/passwd", passwdText, 0o644),
 		cpio.StaticFile("etc/group", groupText, 0o644),
 		cpio.StaticFile("etc/cobox-release", c.Version+"\n", 0o644),
+		cpio.StaticFile(strings.TrimPrefix(bundle.KeysFile, "/"), string(c.ReleaseKeys), 0o644),
 		cpio.Symlink("etc/resolv.conf", "/run/resolv.conf"),
 		cpio.Directory("tmp", 0o1777),
 		// The kernel opens it for init before anything is mounted.
 		cpio.CharDev("dev/console", 0o600, 5, 1),
 	}
-	for _, dir := range []string{"bin", "boot", "data", "dev", "etc", "proc", "run", "slot", "sys"} {
+	for _, dir := range []string{"bin", "boot", "card", "data", "dev", "etc", "proc", "run", "slot", "sys"} {
 		records = append(records, cpio.Directory(dir, 0o755))
 	}
 	// A directory comes before what is in it, because its name is shorter.

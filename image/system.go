@@ -10,19 +10,25 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
+	"cobox/image/bundle"
+	"cobox/image/disk"
 	"cobox/image/fat32"
 	"cobox/image/layout"
 )
 
 // System is what a slot holds, and where it comes from.
 type System struct {
-	// Files are those of a slot, all but the manifest that vouches for them.
-	Files []fat32.File
+	// Files are those of a slot, and Manifest is what vouches for them.
+	Files    bundle.Contents
+	Manifest *bundle.Manifest
 	// Programs are the two programs, Modules the kernel and the firmware.
 	Programs []Program
 	Modules  []Module
+
+	data []byte // the file system that a data partition begins as
 }
 
 // firmwareFiles are what the boot loader of the models before 5 loads; the
@@ -68,7 +74,7 @@ func NewSystem(ctx context.Context, c Config) (*System, error) {
 }
 
 func newSystem(ctx context.Context, c Config) (*System, error) {
-	s := new(System)
+	s := &System{Files: bundle.Contents{}}
 	var err error
 	c.Progress("fetching kernel and firmware")
 	if s.Modules, err = modules(ctx, c, kernelModule, firmwareModule); err != nil {
@@ -77,7 +83,7 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 	kernel, firmware := s.Modules[0].Dir, s.Modules[1].Dir
 
 	c.Progress("building the programs")
-	var vmlinuz, initrd []byte
+	var vmlinuz, initrd, template []byte
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		raw, err := os.ReadFile(filepath.Join(kernel, "vmlinuz"))
@@ -90,6 +96,7 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 		return nil
 	})
 	g.Go(func() error {
+		var err error
 		if s.Programs, err = programs(ctx, c); err != nil {
 			return err
 		}
@@ -102,37 +109,45 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 		}
 		return nil
 	})
+	g.Go(func() error {
+		var err error
+		if s.data, err = disk.Data(ctx, c.Time); err != nil {
+			return err
+		}
+		if template, err = packTemplate(s.data); err != nil {
+			return fmt.Errorf("image: packing the data partition: %w", err)
+		}
+		return nil
+	})
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 
-	s.Files = []fat32.File{
-		{Path: layout.KernelFile, Data: vmlinuz},
-		{Path: layout.InitrdFile, Data: initrd},
-		{Path: layout.ConfigFile, Data: []byte(configText)},
-		{Path: layout.CmdlineFile, Data: []byte(cmdlineText)},
-	}
-	for _, from := range []struct {
-		dir, pattern, into string
-	}{
+	s.Files[layout.KernelFile] = vmlinuz
+	s.Files[layout.InitrdFile] = initrd
+	s.Files[layout.TemplateFile] = template
+	s.Files[layout.ConfigFile] = []byte(configText)
+	s.Files[layout.CmdlineFile] = []byte(cmdlineText)
+	type source struct{ dir, pattern, into string }
+	sources := []source{
 		{kernel, "bcm*.dtb", ""},
 		{kernel, "overlays/*.dtb*", "overlays"}, // the board asks for some by itself, for its revision or a hat
 		{kernel, "LICENSE.linux", ""},           // the licences want to go with what they are for
 		{firmware, "LICENSE.broadcom", ""},
-	} {
+	}
+	for _, name := range firmwareFiles {
+		sources = append(sources, source{firmware, name, ""})
+	}
+	for _, from := range sources {
 		files, err := read(from.dir, from.pattern, from.into)
 		if err != nil {
 			return nil, err
 		}
-		s.Files = append(s.Files, files...)
-	}
-	for _, name := range firmwareFiles {
-		files, err := read(firmware, name, "")
-		if err != nil {
-			return nil, err
+		for _, f := range files {
+			s.Files[f.Path] = f.Data
 		}
-		s.Files = append(s.Files, files...)
 	}
+	s.Manifest = &bundle.Manifest{Version: c.Version, Number: c.Number, Floor: c.Floor, Board: bundle.BoardRPi, Files: s.Files.Describe()}
 	return s, nil
 }
 
@@ -151,6 +166,24 @@ func read(dir, pattern, into string) ([]fat32.File, error) {
 		files = append(files, fat32.File{Path: path.Join(into, filepath.Base(name)), Data: b})
 	}
 	return files, nil
+}
+
+// packTemplate compresses the file system that a data partition begins as.
+func packTemplate(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	// One thread: how the work is divided among several would be in the result.
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(layout.TemplateWindow), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, err
+	}
+	z.ResetContentSize(&out, int64(len(b)))
+	if _, err := z.Write(b); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // pack compresses as gzip, the one form that firmware and kernel both take,

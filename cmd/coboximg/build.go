@@ -13,25 +13,29 @@ import (
 	"github.com/spf13/cobra"
 
 	"cobox/image"
+	"cobox/image/bundle"
 )
 
 func (p *program) buildCommand() *cobra.Command {
 	var c image.Config
-	var copies int
+	var o buildOptions
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build the image",
 		Long: `build makes a complete image for Raspberry Pi 3, 4, 5 and Zero 2 W from the
 source in this directory, and beside it: the same compressed (.img.zst), a block
 map for bmaptool (.bmap), a software bill of materials (.cdx.json), an entry for
-Raspberry Pi Imager (.rpi-imager.json) and SHA256SUMS.
+Raspberry Pi Imager (.rpi-imager.json), the manifest that the holders of the
+release keys sign (.manifest.txt) and SHA256SUMS.
 
 The same source gives the same bytes. It needs Go, mke2fs (e2fsprogs), and git
-unless both --version and SOURCE_DATE_EPOCH are given.
+unless both --version and SOURCE_DATE_EPOCH are given. How a release is made is
+in docs/RELEASING.md.
 ` + exitHelp,
 		Example: `  coboximg build
   coboximg build --out out --name cobox --provision 3
-  coboximg build --version v1.2.0 --url https://example.org/cobox`,
+  coboximg build --version v1.2.0 --number 12 --url https://example.org/cobox
+  coboximg build --version v1.2.0 --number 12 --signature anna.minisig --signature ben.minisig`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
@@ -40,18 +44,60 @@ unless both --version and SOURCE_DATE_EPOCH are given.
 	flags.StringVar(&c.Source, "source", ".", "directory of the source")
 	flags.StringVar(&c.Version, "version", "", "version that the box says it has (default: what git describe says)")
 	flags.StringVar(&c.URL, "url", "", "address of the directory where the image will be published, for Raspberry Pi Imager")
-	flags.IntVar(&copies, "provision", 0, "also make so many copies with an identity and a label of their own")
+	flags.Uint32Var(&c.Number, "number", 1, "number of the release, higher than all before")
+	flags.Uint32Var(&c.Floor, "floor", 0, "lowest number that may be installed after this one (default: --number)")
+	flags.StringVar(&o.releaseKeys, "release-keys", "", "public keys whose holders may release updates for it (default: the project's)")
+	flags.StringArrayVar(&o.signatures, "signature", nil, "signature of the manifest that the same build made before; may be repeated")
+	flags.IntVar(&o.copies, "provision", 0, "also make so many copies with an identity and a label of their own")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if copies < 0 || copies > maxCopies {
+		switch {
+		case o.copies < 0 || o.copies > maxCopies:
 			return &usageError{fmt.Errorf("--provision must be from 0 to %d", maxCopies)}
+		case c.Number == 0:
+			return &usageError{errors.New("--number must be at least 1; it counts releases")}
+		case c.Floor > c.Number:
+			return &usageError{fmt.Errorf("--floor %d is above --number %d", c.Floor, c.Number)}
 		}
-		return p.build(cmd.Context(), c, copies)
+		return p.build(cmd.Context(), c, &o)
 	}
 	return cmd
 }
 
-func (p *program) build(ctx context.Context, c image.Config, copies int) error {
-	var err error
+// buildOptions are the flags of "build" that are no field of its Config.
+type buildOptions struct {
+	copies      int
+	releaseKeys string
+	signatures  []string
+}
+
+// read reads the files that the flags name.
+func (o *buildOptions) read(c *image.Config) (err error) {
+	if o.releaseKeys != "" {
+		if c.ReleaseKeys, err = os.ReadFile(o.releaseKeys); err != nil {
+			return fmt.Errorf("reading the release keys: %w", err)
+		}
+		if len(c.ReleaseKeys) == 0 {
+			return fmt.Errorf("reading the release keys: %s is empty", o.releaseKeys)
+		}
+	}
+	for _, name := range o.signatures {
+		sig, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("reading a signature: %w", err)
+		}
+		if _, err := bundle.ParseSignatures(sig); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		c.Signatures = append(c.Signatures, sig...)
+	}
+	return nil
+}
+
+func (p *program) build(ctx context.Context, c image.Config, o *buildOptions) error {
+	err := o.read(&c)
+	if err != nil {
+		return err
+	}
 	if c.Version == "" {
 		if c.Version, err = git(ctx, c.Source, "describe", "--tags", "--always", "--dirty"); err != nil {
 			return fmt.Errorf("finding the version: %w; or give it with --version", err)
@@ -89,15 +135,16 @@ func (p *program) build(ctx context.Context, c image.Config, copies int) error {
 			BlockMap artifact `json:"block_map"`
 			Bill     artifact `json:"bill"`
 			Imager   artifact `json:"imager"`
+			Manifest artifact `json:"manifest"`
 			Sums     artifact `json:"sums"`
-		}{c.Version, artifact(r.Image), artifact(r.Packed), artifact(r.Map), artifact(r.Bill), artifact(r.Imager), artifact(r.Sums)})
+		}{c.Version, artifact(r.Image), artifact(r.Packed), artifact(r.Map), artifact(r.Bill), artifact(r.Imager), artifact(r.Manifest), artifact(r.Sums)})
 	} else {
-		for _, a := range []image.Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager, r.Sums} {
+		for _, a := range []image.Artifact{r.Image, r.Packed, r.Map, r.Bill, r.Imager, r.Manifest, r.Sums} {
 			fmt.Fprintf(p.Stdout, "%11d  %s\n", a.Size, a.Path)
 		}
 	}
-	if copies > 0 {
-		return p.provision(ctx, r.Image.Path, copies, c.Time)
+	if o.copies > 0 {
+		return p.provision(ctx, r.Image.Path, o.copies, c.Time)
 	}
 	if p.JSON {
 		p.Emit("summary", struct{}{})

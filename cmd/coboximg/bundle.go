@@ -3,19 +3,19 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"aead.dev/minisign"
 	"github.com/spf13/cobra"
 
 	"cobox/image/bundle"
+	"cobox/image/disk"
+	"cobox/image/layout"
 )
 
 // bundleOptions are the flags of "bundle".
@@ -23,6 +23,7 @@ type bundleOptions struct {
 	slot, image   string
 	version       string
 	number, floor uint32
+	ownFloor      bool // --floor was given
 	keys          []string
 	signatures    []string
 	passwordFile  string
@@ -42,19 +43,22 @@ signatures, FILE.manifest.txt.1.minisig and so on, which anybody can check:
 
   minisign -V -m FILE.manifest.txt -x FILE.manifest.txt.1.minisig -p release-1.pub
 
-Two of the three release keys must sign. Where their holders are at different
-places, make the manifest with --out alone, let each sign it with "minisign -S"
-and give the signatures with --signature.
+Two of the three release keys must sign. Their holders can sign the manifest that
+"coboximg build" writes beside an image with "minisign -S", each at a place of
+their own; give their signatures with --signature. An image that was built with
+their signatures has all that is needed.
+
+With --image version, number and floor are those of the image unless they are
+given. All of it is in docs/RELEASING.md.
 
 --verify says what is in an update, after it has checked all of it.
 ` + exitHelp,
-		Example: `  coboximg bundle --slot out/slot --version 1.4.0 --number 17 --key release-1.key --key release-3.key --out cobox-1.4.0.cobox
+		Example: `  coboximg bundle --image out/cobox.img --signature anna.minisig --signature ben.minisig --out cobox-1.4.0.cobox
+  coboximg bundle --slot out/slot --version 1.4.0 --number 17 --key release-1.key --key release-3.key --out cobox-1.4.0.cobox
   coboximg bundle --verify cobox-1.4.0.cobox`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !cmd.Flags().Changed("floor") {
-				o.floor = o.number
-			}
+			o.ownFloor = cmd.Flags().Changed("floor")
 			if err := o.validate(); err != nil {
 				return &usageError{err}
 			}
@@ -73,7 +77,7 @@ and give the signatures with --signature.
 	f.StringVar(&o.image, "image", "", "image whose slot A is taken")
 	f.StringVar(&o.version, "version", "", "version, for people")
 	f.Uint32Var(&o.number, "number", 0, "number of the release, higher than all before")
-	f.Uint32Var(&o.floor, "floor", 0, "lowest number that may be installed after this one (default: its own)")
+	f.Uint32Var(&o.floor, "floor", 0, "lowest number that may be installed after this one (default: --number)")
 	f.StringArrayVar(&o.keys, "key", nil, "private key that signs; may be repeated")
 	f.StringArrayVar(&o.signatures, "signature", nil, "signature of the manifest made elsewhere; may be repeated")
 	f.StringVar(&o.passwordFile, "password-file", "", "the first line decrypts private keys")
@@ -84,7 +88,7 @@ and give the signatures with --signature.
 }
 
 func (o *bundleOptions) validate() error {
-	making := o.slot != "" || o.image != "" || o.version != "" || o.number != 0 || len(o.keys) > 0 || len(o.signatures) > 0 || o.out != ""
+	making := o.slot != "" || o.image != "" || o.version != "" || o.number != 0 || o.ownFloor || len(o.keys) > 0 || len(o.signatures) > 0 || o.out != ""
 	switch {
 	case o.verify != "" && making:
 		return errors.New("--verify goes with --pub and no other flag")
@@ -92,11 +96,11 @@ func (o *bundleOptions) validate() error {
 		return nil
 	case (o.slot == "") == (o.image == ""):
 		return errors.New("one of --slot and --image has to be given")
-	case o.version == "":
+	case o.slot != "" && o.version == "":
 		return errors.New("--version is missing")
-	case o.number == 0:
+	case o.slot != "" && o.number == 0:
 		return errors.New("--number is missing; it counts releases, from 1")
-	case o.floor > o.number:
+	case o.number != 0 && o.floor > o.number:
 		return fmt.Errorf("--floor %d is above --number %d", o.floor, o.number)
 	case o.out == "":
 		return errors.New("--out is missing")
@@ -128,20 +132,10 @@ func (o *bundleOptions) publicKeys() (*bundle.Keys, error) {
 // bundle, which appears under its name only when it is complete and was read
 // back.
 func (p *program) makeBundle(o *bundleOptions, keys *bundle.Keys) error {
-	open, where := slotDirectory, o.slot
-	if o.image != "" {
-		open, where = slotImage, o.image
-	}
-	slot, err := open(where)
+	m, files, sigs, err := o.content()
 	if err != nil {
 		return err
 	}
-	defer slot.close()
-	m := &bundle.Manifest{Version: o.version, Number: o.number, Floor: o.floor, Board: bundle.BoardRPi}
-	if m.Files, err = slot.describe(); err != nil {
-		return err
-	}
-	slices.SortFunc(m.Files, func(a, b bundle.File) int { return cmp.Compare(a.Path, b.Path) })
 	text, err := m.Append(nil)
 	if err != nil {
 		return err
@@ -151,9 +145,10 @@ func (p *program) makeBundle(o *bundleOptions, keys *bundle.Keys) error {
 		return fmt.Errorf("write the manifest: %w", err)
 	}
 
-	sigs, err := o.sign(m, text)
-	if err != nil {
-		return err
+	if len(o.keys)+len(o.signatures) > 0 {
+		if sigs, err = o.sign(m, text); err != nil {
+			return err
+		}
 	}
 	for i := range sigs {
 		if err := os.WriteFile(fmt.Sprintf("%s.%d.minisig", manifest, i+1), sigs[i].Append(nil), 0o644); err != nil {
@@ -163,10 +158,44 @@ func (p *program) makeBundle(o *bundleOptions, keys *bundle.Keys) error {
 	if _, err := keys.Verify(text, sigs); err != nil {
 		return fmt.Errorf("%w. Let the holders of the release keys sign %s with \"minisign -S\" and give their signatures with --signature, or name other public keys with --pub", err, manifest)
 	}
-	if err := writeBundle(o.out, m, sigs, slot, keys); err != nil {
+	if err := writeBundle(o.out, m, sigs, files, keys); err != nil {
 		return err
 	}
 	return p.verifyBundle(o.out, keys)
+}
+
+// content returns what the update consists of, and the signatures that an image
+// has already: those of another number or version are not of this update.
+func (o *bundleOptions) content() (*bundle.Manifest, bundle.Contents, []bundle.Signature, error) {
+	if o.slot != "" {
+		files, err := slotDirectory(o.slot)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		m := &bundle.Manifest{Version: o.version, Number: o.number, Floor: o.number, Board: bundle.BoardRPi, Files: files.Describe()}
+		if o.ownFloor {
+			m.Floor = o.floor
+		}
+		return m, files, nil, nil
+	}
+	slot, err := disk.ReadSlot(o.image, layout.SlotA)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	m := *slot.Manifest
+	if o.version != "" {
+		m.Version = o.version
+	}
+	if o.number != 0 {
+		m.Number, m.Floor = o.number, o.number
+	}
+	if o.ownFloor {
+		m.Floor = o.floor
+	}
+	if m.Version != slot.Manifest.Version || m.Number != slot.Manifest.Number || m.Floor != slot.Manifest.Floor {
+		slot.Signatures = nil
+	}
+	return &m, slot.Files, slot.Signatures, nil
 }
 
 // sign returns the signatures that are given, and those of the keys.
@@ -206,7 +235,7 @@ func (o *bundleOptions) sign(m *bundle.Manifest, text []byte) ([]bundle.Signatur
 	return bundle.ParseSignatures(all)
 }
 
-func writeBundle(out string, m *bundle.Manifest, sigs []bundle.Signature, slot *slotFiles, keys *bundle.Keys) (err error) {
+func writeBundle(out string, m *bundle.Manifest, sigs []bundle.Signature, files bundle.Contents, keys *bundle.Keys) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(out), filepath.Base(out)+".*.tmp")
 	if err != nil {
 		return fmt.Errorf("write the update: %w", err)
@@ -218,7 +247,7 @@ func writeBundle(out string, m *bundle.Manifest, sigs []bundle.Signature, slot *
 		}
 	}()
 	w := bufio.NewWriter(tmp)
-	if err := bundle.Write(w, m, sigs, slot.open); err != nil {
+	if err := bundle.Write(w, m, sigs, files.Open); err != nil {
 		return err
 	}
 	if err := errors.Join(w.Flush(), tmp.Chmod(0o644), tmp.Sync()); err != nil {

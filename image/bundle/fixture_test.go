@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 
@@ -42,11 +41,7 @@ func files() bundletest.Files {
 }
 
 func manifest(f bundletest.Files) *bundle.Manifest {
-	m := &bundle.Manifest{Version: "1.4.0", Number: 17, Floor: 15, Board: bundle.BoardRPi}
-	for _, path := range slices.Sorted(maps.Keys(f)) {
-		m.Files = append(m.Files, bundle.File{Path: path, Size: int64(len(f[path])), SHA256: sha256.Sum256(f[path])})
-	}
-	return m
+	return &bundle.Manifest{Version: "1.4.0", Number: 17, Floor: 15, Board: bundle.BoardRPi, Files: f.Describe()}
 }
 
 // build makes a bundle that is signed by some of the test keys.

@@ -29,6 +29,10 @@ func NewKeys(threshold int, keys ...PublicKey) (*Keys, error) {
 	return &Keys{threshold, keys}, nil
 }
 
+// KeysFile is where a box finds the public keys whose holders may release its
+// system, one after another.
+const KeysFile = "/etc/cobox-release.pub"
+
 // ReleaseThreshold is how many of the release keys must have signed a release.
 const ReleaseThreshold = 2
 

@@ -17,17 +17,19 @@ import (
 // ErrNoMke2fs says that the program that makes ext4 is not on this computer.
 var ErrNoMke2fs = errors.New("the program mke2fs is not installed; it is in the package e2fsprogs")
 
-// Every box's data partition has the same UUID and hash seed: it is found by its
-// place on the disk, and what is hashed are names that the box chooses itself.
+// Every data partition begins with the same UUID and hash seed. A box gives each
+// a UUID of its own when it takes it into use; the names that are hashed it
+// chooses itself.
 const (
 	dataUUID = "c0b0c0b0-0000-4000-8000-000000000001"
 	dataSeed = "c0b0c0b0-0000-4000-8000-000000000002"
 )
 
 // dataFeatures is all that the file system has: the defaults of mke2fs differ
-// between versions. orphan_file, for one, came with 1.47.
+// between versions. orphan_file, for one, came with 1.47. With metadata_csum_seed
+// no checksum depends on the UUID, so that it can be changed.
 const dataFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg," +
-	"sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum"
+	"sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum,metadata_csum_seed"
 
 // Data returns the file system that the data partition begins as,
 // layout.TemplateSize bytes, empty. The kernel grows it on the first start, but

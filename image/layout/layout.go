@@ -59,7 +59,14 @@ const (
 	ManifestFile = "manifest.txt"
 	// SignaturesFile is the signatures of the manifest, one after another.
 	SignaturesFile = "manifest.sig"
+	// TemplateFile is the file system that a data partition begins as, on the card
+	// or on a disk of its own: TemplateSize bytes in one zstd frame.
+	TemplateFile = "data.ext4.zst"
 )
+
+// TemplateWindow is the zstd window of TemplateFile, small because a box unpacks
+// it beside everything else.
+const TemplateWindow = 1 << 20
 
 // Slot is one of the two places for a system.
 type Slot uint8

@@ -2,13 +2,11 @@ package slot_test
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"testing"
 
 	"cobox/image/bundle"
@@ -155,9 +153,5 @@ func (d *disk) boots() bool {
 
 // manifest describes files, unsigned.
 func manifest(f bundletest.Files) *bundle.Manifest {
-	m := &bundle.Manifest{Version: "1", Number: 1, Floor: 1, Board: bundle.BoardRPi}
-	for _, path := range slices.Sorted(maps.Keys(f)) {
-		m.Files = append(m.Files, bundle.File{Path: path, Size: int64(len(f[path])), SHA256: sha256.Sum256(f[path])})
-	}
-	return m
+	return &bundle.Manifest{Version: "1", Number: 1, Floor: 1, Board: bundle.BoardRPi, Files: f.Describe()}
 }

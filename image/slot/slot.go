@@ -88,6 +88,28 @@ func Write(dev Device, s layout.Slot, src Source) error {
 	return nil
 }
 
+// Image returns the bytes of the slot that Write would make, layout.SlotSize of
+// them, for a disk that is made on another computer.
+func Image(s layout.Slot, src Source) ([]byte, error) {
+	m := make(memory, layout.SlotSize)
+	if err := Write(m, s, src); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// memory is a partition that is not on a disk yet.
+type memory []byte
+
+func (m memory) ReadAt(b []byte, at int64) (int, error) { return bytes.NewReader(m).ReadAt(b, at) }
+func (m memory) WriteAt(b []byte, at int64) (int, error) {
+	if at < 0 || at+int64(len(b)) > int64(len(m)) {
+		return 0, io.ErrShortWrite
+	}
+	return copy(m[at:], b), nil
+}
+func (m memory) Sync() error { return nil }
+
 // writeSector writes the first sector and syncs it.
 func writeSector(dev Device, b []byte) error {
 	if _, err := dev.WriteAt(b, 0); err != nil {

@@ -4,11 +4,9 @@
 package bundletest
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
-	"io"
 
 	"golang.org/x/crypto/blake2b"
 
@@ -75,13 +73,4 @@ func Sign(m *bundle.Manifest, keys ...*Key) ([]bundle.Signature, error) {
 }
 
 // Files are the contents of a slot, by path.
-type Files map[string][]byte
-
-// Open gives a file to bundle.Write.
-func (f Files) Open(path string) (io.ReadCloser, error) {
-	b, ok := f[path]
-	if !ok {
-		return nil, fmt.Errorf("bundletest: no file %s", path)
-	}
-	return io.NopCloser(bytes.NewReader(b)), nil
-}
+type Files = bundle.Contents

@@ -1,0 +1,62 @@
+package disk
+
+import (
+	"fmt"
+
+	"cobox/image/bundle"
+	"cobox/image/layout"
+)
+
+// Slot is the system in a slot of an image.
+type Slot struct {
+	Manifest   *bundle.Manifest
+	Signatures []bundle.Signature // none in an image that was not released
+	Files      bundle.Contents    // those of the manifest
+}
+
+// ReadSlot reads a slot of an image and compares its files with the manifest.
+// Files that the manifest does not have are left out: a computer that was shown
+// the image may have left some.
+func ReadSlot(name string, s layout.Slot) (*Slot, error) {
+	files, err := Partition(name, s.Partition())
+	if err != nil {
+		return nil, err
+	}
+	all := bundle.Contents{}
+	for _, f := range files {
+		all[f.Path] = f.Data
+	}
+	slot, err := slotOf(all)
+	if err != nil {
+		return nil, fmt.Errorf("disk: slot %s of %s: %w", s, name, err)
+	}
+	return slot, nil
+}
+
+func slotOf(all bundle.Contents) (*Slot, error) {
+	text, ok := all[layout.ManifestFile]
+	if !ok {
+		return nil, fmt.Errorf("there is no %s", layout.ManifestFile)
+	}
+	s := &Slot{Files: bundle.Contents{}}
+	var err error
+	if s.Manifest, err = bundle.ParseManifest(text); err != nil {
+		return nil, err
+	}
+	if s.Signatures, err = bundle.ParseSignatures(all[layout.SignaturesFile]); err != nil {
+		return nil, err
+	}
+	for _, f := range s.Manifest.Files {
+		b, ok := all[f.Path]
+		if !ok {
+			return nil, fmt.Errorf("%s is missing", f.Path)
+		}
+		s.Files[f.Path] = b
+	}
+	for i, f := range s.Files.Describe() {
+		if f != s.Manifest.Files[i] {
+			return nil, fmt.Errorf("%s is not the file of the manifest", f.Path)
+		}
+	}
+	return s, nil
+}
