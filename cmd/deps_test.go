@@ -40,6 +40,7 @@ var order = [][]string{
 	{"image/slot"},
 	{"image/bundle/bundletest"}, // signs for the tests of updates
 	{"image/disk", "image/label"},
+	{"image/imagetest"}, // systems of other keys and numbers, for tests that boot them
 	{"image"},
 	{"appliance/config", "appliance/admin", "appliance/datadir", "appliance/machine"},
 	{"appliance/roster"},
@@ -112,6 +113,11 @@ var rules = []rule{
 			"testing/...", "net/http/httptest", "github.com/stretchr/testify/...",
 			"go.uber.org/goleak/...", "github.com/rogpeppe/go-internal/...",
 		},
+	},
+	{
+		why:   "what is made with keys that everybody knows does not ship",
+		from:  []string{"image", "image/disk", "cmd/coboximg", "cmd/cobox/..."},
+		never: []string{"image/imagetest", "image/bundle/bundletest"},
 	},
 	{
 		why:   "what builds an image stays on the computer that builds it",
