@@ -244,7 +244,7 @@ func checkInitramfs(t *testing.T, archive []byte) {
 		"etc/passwd": "100644", "etc/group": "100644", "etc/cobox-release": "100644", "etc/resolv.conf": "120777",
 		"dev/console": "20600", "tmp": "41777",
 	}
-	for _, dir := range []string{"bin", "boot", "data", "dev", "etc", "proc", "run", "slot", "sys"} {
+	for _, dir := range []string{"bin", "boot", "card", "data", "dev", "etc", "proc", "run", "slot", "sys"} {
 		want[dir] = "40755"
 	}
 	for name, mode := range want {

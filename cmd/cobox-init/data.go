@@ -14,6 +14,10 @@ import (
 )
 
 const (
+	// cardMount is where the data partition of the disk that the box starts from
+	// is always mounted. What init keeps for itself lies there.
+	cardMount = "/card"
+	// dataMount is where coboxd's directory is, wherever the data lies.
 	dataMount = "/data"
 	dataDir   = "/data/coboxd"
 	bootMount = "/boot"
@@ -21,6 +25,9 @@ const (
 	diskTimeout = 15 * time.Second
 	diskAgain   = 5 * time.Second
 )
+
+// dataName is coboxd's directory on the file system that holds it.
+const dataName = "coboxd"
 
 // runData makes the data partition ready and then runs coboxd until ctx ends.
 // While the disk is missing coboxd is not started: the box says what is wrong,
@@ -54,7 +61,6 @@ func (s *system) runData(ctx context.Context) {
 		}
 	}
 	s.state.setDataProblem(nil)
-	s.clock.useFile(filepath.Join(dataMount, clockFile))
 	if err := unix.Sethostname([]byte(hostName())); err != nil {
 		s.log.Warn("the host name is not set", "error", err)
 	}
@@ -62,12 +68,51 @@ func (s *system) runData(ctx context.Context) {
 	s.runDaemon(ctx)
 }
 
-// openData finds the disk, grows and mounts the data partition, and takes a
-// provisioning file.
+// openData mounts what coboxd needs, and takes a provisioning file. What it has
+// done already it does not do again.
 func (s *system) openData(ctx context.Context, timeout time.Duration) error {
+	if s.card == nil {
+		d, err := s.openCard(ctx, timeout)
+		if err != nil {
+			return err
+		}
+		s.card = d
+		s.clock.useFile(filepath.Join(cardMount, clockFile))
+	}
+	dir := filepath.Join(cardMount, dataName)
+	if err := makeDataDir(dir, daemonUID); err != nil {
+		// On a read-only card the directory is there already, or nothing is.
+		if _, stat := os.Stat(dir); stat != nil {
+			return err
+		}
+		s.log.Error("the data directory could not be prepared", "error", err)
+	}
+	if err := os.MkdirAll(bootMount, 0o700); err != nil {
+		s.log.Error("no place to mount the boot partition", "error", err)
+	}
+	taken, err := takeProvision("/dev/"+s.card.partition(1), bootMount, dir, daemonUID)
+	if taken {
+		s.log.Info("the identity that came with the image is taken")
+	}
+	if err != nil {
+		s.log.Error("the boot partition's provisioning file was not moved", "error", err)
+	}
+	if err := os.MkdirAll(dataMount, 0o755); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
+	// It keeps the flags of the mount that it shows.
+	if err := unix.Mount(cardMount, dataMount, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("data: showing %s at %s: %w", cardMount, dataMount, err)
+	}
+	return nil
+}
+
+// openCard finds the disk that the box starts from, and grows and mounts its
+// data partition.
+func (s *system) openCard(ctx context.Context, timeout time.Duration) (*disk, error) {
 	d, err := waitForDisk(ctx, timeout)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	start := time.Now()
 	grown, err := d.growPartition()
@@ -76,47 +121,30 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 		s.log.Error("the data partition stays as large as it was", "error", err)
 	}
 	device := d.partition(4)
-	if err := os.MkdirAll(dataMount, 0o755); err != nil {
-		return err
+	if err := os.MkdirAll(cardMount, 0o755); err != nil {
+		return nil, err
 	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	err = unix.Mount("/dev/"+device, dataMount, "ext4", flags, "errors=remount-ro")
+	err = unix.Mount("/dev/"+device, cardMount, "ext4", flags, "errors=remount-ro")
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		// A card that has worn out turns read-only. What is on it can still be
 		// restored from.
 		s.log.Error("the data partition can only be read", "device", device, "error", err)
-		err = unix.Mount("/dev/"+device, dataMount, "ext4", flags|unix.MS_RDONLY, "")
+		err = unix.Mount("/dev/"+device, cardMount, "ext4", flags|unix.MS_RDONLY, "")
 	}
 	if err != nil {
-		return fmt.Errorf("data: mounting %s: %w", device, err)
+		return nil, fmt.Errorf("data: mounting %s: %w", device, err)
 	}
 	s.state.change(func(f *facts) { f.dataDevice = device })
 	if size, err := sysSize("/sys/class/block/" + device + "/size"); err != nil {
 		s.log.Error("the file system stays as large as it was", "error", err)
-	} else if err := growFileSystem(dataMount, size); err != nil {
+	} else if err := growFileSystem(cardMount, size); err != nil {
 		s.log.Error("the file system stays as large as it was", "error", err)
 	} else if grown {
 		s.log.Info("the data partition has grown", "device", device, "MiB", size>>20, "took", time.Since(start).Round(time.Millisecond))
 	}
 	s.log.Info("the data is mounted", "device", device, "took", time.Since(start).Round(time.Millisecond))
-	if err := makeDataDir(dataDir, daemonUID); err != nil {
-		// On a read-only card the directory is there already, or nothing is.
-		if _, stat := os.Stat(dataDir); stat != nil {
-			return errors.Join(err, unix.Unmount(dataMount, 0))
-		}
-		s.log.Error("the data directory could not be prepared", "error", err)
-	}
-	if err := os.MkdirAll(bootMount, 0o700); err != nil {
-		s.log.Error("no place to mount the boot partition", "error", err)
-	}
-	taken, err := takeProvision("/dev/"+d.partition(1), bootMount, dataDir, daemonUID)
-	if taken {
-		s.log.Info("the identity that came with the image is taken")
-	}
-	if err != nil {
-		s.log.Error("the boot partition's provisioning file was not moved", "error", err)
-	}
-	return nil
+	return d, nil
 }
 
 // errDiskGone says that the disk was pulled out.

@@ -69,6 +69,7 @@ type system struct {
 	clock  *clock
 	net    *network
 	stop   chan ending // how the box is to end; holds one
+	card   *disk       // that the box starts from; belongs to runData
 
 	watchdog *os.File // belongs to runWatchdog; open until the power goes
 }

@@ -42,8 +42,10 @@ func (s *system) end(how ending) {
 	if err := s.clock.save(); err != nil {
 		s.log.Error("the time is not kept", "error", err)
 	}
-	if err := release(dataMount); err != nil {
-		s.log.Error("the data partition is not unmounted; its journal makes up for that", "error", err)
+	for _, path := range []string{dataMount, cardMount} {
+		if err := release(path); err != nil {
+			s.log.Error("the data is not unmounted; its journal makes up for that", "error", err)
+		}
 	}
 	unix.Sync()
 	command := unix.LINUX_REBOOT_CMD_POWER_OFF
