@@ -22,26 +22,49 @@ import (
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"cobox/image"
+	"cobox/image/bundle"
+	"cobox/image/bundle/bundletest"
 	"cobox/image/disk"
 	"cobox/image/fat32"
+	"cobox/image/imagetest"
 	"cobox/image/layout"
+	"cobox/image/slot"
 )
 
-// build makes an image of a tiny program.
-func build(t *testing.T) *image.Result {
+// released is what makes an image of a tiny program that two of the test keys have
+// signed.
+func released(t *testing.T) image.Config {
 	t.Helper()
-	r, err := image.Build(t.Context(), image.Config{
-		Source:  "..",
-		Out:     t.TempDir(),
-		Version: "v1.2.3-test",
-		Time:    time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
-		Init:    "./image/testdata/program",
-		Box:     "./image/testdata/program",
-		URL:     "https://example.org/cobox/",
-	})
+	c := image.Config{
+		Source:      "..",
+		Version:     "v1.2.3-test",
+		Number:      3,
+		Floor:       2,
+		ReleaseKeys: imagetest.ReleaseKeys(),
+		Time:        time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
+		Init:        "./image/testdata/program",
+		Box:         "./image/testdata/program",
+		URL:         "https://example.org/cobox/",
+	}
+	s, err := image.NewSystem(t.Context(), c)
 	if errors.Is(err, disk.ErrNoMke2fs) {
 		t.Skip(err)
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sigs, err := bundletest.Sign(s.Manifest, bundletest.NewKey(1), bundletest.NewKey(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Signatures = bundle.AppendSignatures(nil, sigs)
+	return c
+}
+
+func build(t *testing.T, c image.Config) *image.Result {
+	t.Helper()
+	c.Out = t.TempDir()
+	r, err := image.Build(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +79,8 @@ func TestBuild(t *testing.T) {
 	if raceEnabled {
 		t.Skip("compressing is many times slower with the race detector; make test runs it without")
 	}
-	r, again := build(t), build(t)
+	c := released(t)
+	r, again := build(t, c), build(t, c)
 	t.Run("the same bytes twice", func(t *testing.T) {
 		a, err := os.ReadFile(r.Sums.Path)
 		if err != nil {
@@ -67,7 +91,7 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%v\n%s\n%s", err, a, b)
 		}
 		lines := strings.Split(strings.TrimSpace(string(a)), "\n")
-		if len(lines) != 5 {
+		if len(lines) != 6 {
 			t.Errorf("%d sums", len(lines))
 		}
 		for _, line := range lines {
@@ -123,6 +147,51 @@ func TestBuild(t *testing.T) {
 		// An arm64 kernel says so at byte 56.
 		if kernel := unpack(t, a[layout.KernelFile]); string(kernel[56:60]) != "ARM\x64" {
 			t.Errorf("kernel: %q", kernel[56:60])
+		}
+	})
+	t.Run("manifest", func(t *testing.T) {
+		text, err := os.ReadFile(r.Manifest.Path)
+		if err != nil || !bytes.Equal(text, a[layout.ManifestFile]) {
+			t.Errorf("the manifest beside the image is another (%v)", err)
+		}
+		m, err := bundle.ParseManifest(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Version != "v1.2.3-test" || m.Number != 3 || m.Floor != 2 || m.Board != bundle.BoardRPi || len(m.Files) != len(a)-2 {
+			t.Errorf("%+v", m)
+		}
+		if !bytes.Equal(a[layout.SignaturesFile], c.Signatures) {
+			t.Error("the signatures are others")
+		}
+	})
+	t.Run("update", func(t *testing.T) { checkUpdate(t, r) })
+	t.Run("template", func(t *testing.T) { checkTemplate(t, r, a[layout.TemplateFile]) })
+	t.Run("nothing that must not be", func(t *testing.T) {
+		if findings, err := imagetest.Audit(r.Image.Path); err != nil || len(findings) > 0 {
+			t.Errorf("%q, %v", findings, err)
+		}
+	})
+	t.Run("signatures of another system", func(t *testing.T) {
+		c := c
+		c.Number++
+		if _, err := image.Build(t.Context(), c); !errors.Is(err, bundle.ErrSignature) {
+			t.Error(err)
+		}
+	})
+	t.Run("file systems", func(t *testing.T) {
+		fsck, err := exec.LookPath("/usr/sbin/fsck.vfat")
+		if err != nil {
+			t.Skip("fsck.vfat is not installed")
+		}
+		for n := 1; n <= 3; n++ {
+			name := filepath.Join(t.TempDir(), "fat")
+			if err := os.WriteFile(name, bytesOf(t, r, n), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(fsck, "-n", name).CombinedOutput(); err != nil {
+				t.Errorf("partition %d: %v\n%s", n, err, out)
+			}
 		}
 	})
 	t.Run("initramfs", func(t *testing.T) { checkInitramfs(t, unpack(t, a[layout.InitrdFile])) })
@@ -183,6 +252,74 @@ func TestBuild(t *testing.T) {
 	})
 }
 
+// bytesOf returns the bytes of a partition.
+func bytesOf(t *testing.T, r *image.Result, n int) []byte {
+	t.Helper()
+	f, err := os.Open(r.Image.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := disk.Table(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := table.Partition(n)
+	b := make([]byte, p.Size)
+	if _, err := f.ReadAt(b, int64(p.Start)); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// checkUpdate: a box that takes the update of this system writes the same slots,
+// byte for byte, as the image has.
+func checkUpdate(t *testing.T, r *image.Result) {
+	s, err := disk.ReadSlot(r.Image.Path, layout.SlotA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	update, err := imagetest.Bundle(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, keys := bundletest.Keys()
+	for _, to := range []layout.Slot{layout.SlotA, layout.SlotB} {
+		in, err := bundle.Open(bytes.NewReader(update), keys, bundle.State{Board: bundle.BoardRPi, Floor: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := slot.Image(to, in)
+		in.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(b, bytesOf(t, r, to.Partition())) {
+			t.Errorf("slot %s of the image differs from what a box writes", to)
+		}
+	}
+}
+
+// checkTemplate: a disk of its own gets the file system that the card has.
+func checkTemplate(t *testing.T, r *image.Result, packed []byte) {
+	z, err := zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderMaxWindow(layout.TemplateWindow), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	b, err := io.ReadAll(z)
+	if err != nil || !bytes.Equal(b, bytesOf(t, r, 4)) {
+		t.Errorf("%d bytes that are not those of the data partition, %v", len(b), err)
+	}
+	var h zstd.Header
+	if err := h.Decode(packed); err != nil || h.FrameContentSize != layout.TemplateSize || h.WindowSize > layout.TemplateWindow || !h.HasCheckSum {
+		t.Errorf("%+v, %v", h, err)
+	}
+	if len(packed) > 64<<10 {
+		t.Errorf("%d bytes", len(packed))
+	}
+}
+
 func partition(t *testing.T, r *image.Result, n int) map[string][]byte {
 	t.Helper()
 	list, err := disk.Partition(r.Image.Path, n)
@@ -241,7 +378,7 @@ func checkInitramfs(t *testing.T, archive []byte) {
 	}
 	want := map[string]string{
 		"init": "100755", "bin/coboxd": "100755",
-		"etc/passwd": "100644", "etc/group": "100644", "etc/cobox-release": "100644", "etc/resolv.conf": "120777",
+		"etc/passwd": "100644", "etc/group": "100644", "etc/cobox-release": "100644", "etc/cobox-release.pub": "100644", "etc/resolv.conf": "120777",
 		"dev/console": "20600", "tmp": "41777",
 	}
 	for _, dir := range []string{"bin", "boot", "card", "data", "dev", "etc", "proc", "run", "slot", "sys"} {
@@ -256,7 +393,7 @@ func checkInitramfs(t *testing.T, archive []byte) {
 	if len(got) > 0 {
 		t.Errorf("these are there too: %v", got)
 	}
-	for name, text := range map[string]string{"etc/cobox-release": "v1.2.3-test\n", "etc/resolv.conf": "/run/resolv.conf"} {
+	for name, text := range map[string]string{"etc/cobox-release": "v1.2.3-test\n", "etc/resolv.conf": "/run/resolv.conf", "etc/cobox-release.pub": string(imagetest.ReleaseKeys())} {
 		i := slices.IndexFunc(records, func(r cpio.Record) bool { return r.Name == name })
 		b, err := io.ReadAll(io.NewSectionReader(records[i].ReaderAt, 0, 1<<20))
 		if err != nil || string(b) != text {
@@ -346,6 +483,11 @@ func TestConfig(t *testing.T) {
 		"Version ":          func(c *image.Config) { c.Version = "1\n2" },
 		"Name":              func(c *image.Config) { c.Name = "../x" },
 		"Time":              func(c *image.Config) { c.Time = time.Time{} },
+		"Floor":             func(c *image.Config) { c.Number, c.Floor = 2, 3 },
+		"Floor ":            func(c *image.Config) { c.Floor = 2 },
+		"ReleaseKeys":       func(c *image.Config) { c.ReleaseKeys = []byte("no key") },
+		"ReleaseKeys:":      func(c *image.Config) { k := bundletest.NewKey(1).Public(); c.ReleaseKeys = k.Append(nil) },
+		"Signatures":        func(c *image.Config) { c.Signatures = []byte("no signature") },
 		"./no/such/package": func(*image.Config) {},
 	} {
 		c := good

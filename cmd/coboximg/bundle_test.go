@@ -170,49 +170,88 @@ func TestSignedElsewhere(t *testing.T) {
 	}
 }
 
-// partition is a partition of an image.
-type partition struct {
-	*os.File
-	start int64
-}
-
-func (p *partition) ReadAt(b []byte, at int64) (int, error)  { return p.File.ReadAt(b, p.start+at) }
-func (p *partition) WriteAt(b []byte, at int64) (int, error) { return p.File.WriteAt(b, p.start+at) }
-
-// The slot of an image gives what its directory gives.
+// The slot of an image gives what its directory gives, and a box that takes the
+// update has the slot of the image.
 func TestBundleOfImage(t *testing.T) {
 	b := newBench(t)
 	two := []string{"--key", b.key("1"), "--key", b.key("2")}
-	b.ok(b.bundle(two...)...)
+	b.ok(b.bundle(append(two, "--floor", "15")...)...)
 	want := b.read("out.cobox")
-
+	ofImage := func(more ...string) []string {
+		return append([]string{"bundle", "--image", b.path("disk.img"), "--pub", b.path("keys/release.pub"), "--out", b.path("image.cobox")}, more...)
+	}
 	table, err := layout.NewTable(layout.ImageSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.write("disk.img", table.AppendMBR(nil))
-	if err := os.Truncate(b.path("disk.img"), layout.ImageSize); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(b.path("disk.img"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	p, _ := table.Partition(layout.SlotA.Partition())
-	m, err := bundle.ParseManifest(b.read("out.manifest.txt"))
-	if err != nil {
-		t.Fatal(err)
+	open := func() *bundle.Reader {
+		keys, err := (&bundleOptions{public: []string{b.path("keys/release.pub")}}).publicKeys()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := bundle.Inspect(bytes.NewReader(want), keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		return r
 	}
-	files := slot.NewFiles(m, nil, func(path string) (io.ReadCloser, error) { return os.Open(b.path("slot/" + path)) })
-	if err := slot.Write(&partition{f, int64(p.Start)}, layout.SlotA, files); err != nil {
-		t.Fatal(err)
+	r := open()
+	makeImage := func(src slot.Source) []byte {
+		t.Helper()
+		system, err := slot.Image(layout.SlotA, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.write("disk.img", append(table.AppendMBR(nil), make([]byte, p.Start-layout.SectorSize)...))
+		f, err := os.OpenFile(b.path("disk.img"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(system, int64(p.Start)); err != nil {
+			t.Fatal(err)
+		}
+		return system
 	}
-	b.ok(append([]string{"bundle", "--image", b.path("disk.img"), "--version", "1.4.0", "--number", "17",
-		"--pub", b.path("keys/release.pub"), "--out", b.path("image.cobox")}, two...)...)
+
+	// Version, number and floor are the image's, unless others are given.
+	read := func(path string) (io.ReadCloser, error) { return os.Open(b.path("slot/" + path)) }
+	makeImage(slot.NewFiles(r.Manifest(), nil, read))
+	b.ok(ofImage(two...)...)
 	if !bytes.Equal(want, b.read("image.cobox")) {
 		t.Error("the update made from the image is another")
 	}
+	if out := b.ok(ofImage(append(two, "--version", "1.4.1", "--number", "18")...)...); !strings.Contains(out, "version 1.4.1, number 18, floor 18,") {
+		t.Error(out)
+	}
+	if out := b.ok(ofImage(append(two, "--floor", "3")...)...); !strings.Contains(out, "version 1.4.0, number 17, floor 3,") {
+		t.Error(out)
+	}
+	b.fails(exitFailed, "the floor 18 is above the number 17", ofImage("--floor", "18")...)
+	b.fails(exitFailed, "0 of 3 have signed", ofImage()...)
+
+	// An image that is signed needs no keys, as long as its manifest is the one.
+	system := makeImage(slot.NewFiles(r.Manifest(), r.Signatures(), read))
+	b.ok(ofImage()...)
+	if !bytes.Equal(want, b.read("image.cobox")) {
+		t.Error("the update made from the signed image is another")
+	}
+	installed, err := slot.Image(layout.SlotA, open())
+	if err != nil || !bytes.Equal(installed, system) {
+		t.Errorf("a box writes another slot than the image has (%v)", err)
+	}
+	b.fails(exitFailed, "0 of 3 have signed", ofImage("--number", "18")...)
+
+	// What is damaged is not signed.
+	img := b.read("disk.img")
+	at := bytes.Index(img, b.read("slot/kernel8.img"))
+	img[at+100] ^= 1
+	b.write("disk.img", img)
+	b.fails(exitFailed, "kernel8.img is not the file of the manifest", ofImage(two...)...)
+	b.write("disk.img", append(table.AppendMBR(nil), make([]byte, layout.ImageSize/2)...))
+	b.fails(exitFailed, "not a FAT32", ofImage(two...)...)
 	b.fails(exitFailed, "not a CoBox disk", append([]string{"bundle", "--image", b.path("slot/kernel8.img"), "--version", "1",
 		"--number", "1", "--out", b.path("x.cobox")}, two...)...)
 }

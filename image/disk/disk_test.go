@@ -44,9 +44,22 @@ func TestData(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, "e2fsck", "-fn", name)
-	const labelOffset = 1024 + 120
+	const superblock, backup = 1024, 32768 * 4096
+	const labelOffset = superblock + 120
 	if got := string(bytes.TrimRight(b[labelOffset:labelOffset+16], "\x00")); got != layout.DataLabel {
 		t.Errorf("label %q", got)
+	}
+	// A box gives it a UUID of its own. Nothing but the superblocks knows the old one.
+	check(t, "tune2fs", "-U", "c0b0c0b0-1111-4222-8333-444444444444", name)
+	check(t, "e2fsck", "-fn", name)
+	changed, err := os.ReadFile(name)
+	if err != nil || bytes.Equal(b, changed) {
+		t.Fatal("the UUID is the old one", err)
+	}
+	for i := range b {
+		if b[i] != changed[i] && i/1024 != superblock/1024 && i/1024 != backup/1024 {
+			t.Fatalf("byte %d depends on the UUID", i)
+		}
 	}
 }
 
