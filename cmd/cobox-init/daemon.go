@@ -4,13 +4,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"cobox/appliance/machine"
 )
 
 const (
@@ -76,18 +80,24 @@ func (s *system) daemonOnce(ctx context.Context) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
+	ours, theirs, err := newSocket()
+	if err != nil {
+		return 0, errors.Join(err, r.Close(), w.Close())
+	}
 	argv := []string{"init", "sandbox", daemonProgram, "run", "--data", dataDir,
 		"--listen", fmt.Sprintf(":%d", daemonListen), "--http", fmt.Sprintf("127.0.0.1:%d", daemonHTTP)}
 	pid, ended, err := s.reaper.start("/proc/self/exe", argv, &os.ProcAttr{
 		Dir: "/",
-		Env: []string{"PATH=", "HOME=/", "GOMEMLIMIT=" + daemonMemory},
+		Env: []string{"PATH=", "HOME=/", "GOMEMLIMIT=" + daemonMemory, machine.Variable + "=" + strconv.Itoa(daemonSocket)},
 		// Standard output shows the pairing code, which belongs into no log.
-		Files: []*os.File{null, null, w},
+		Files: []*os.File{null, null, w, daemonSocket: theirs},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	w.Close()
+	theirs.Close()
 	if err != nil {
 		r.Close()
+		ours.Close()
 		return 0, err
 	}
 	logged := make(chan struct{})
@@ -98,6 +108,16 @@ func (s *system) daemonOnce(ctx context.Context) (syscall.WaitStatus, error) {
 	}()
 	s.log.Info("coboxd is started", "pid", pid)
 	s.state.setDaemonUp(true)
+	serving, stopServing := context.WithCancel(ctx)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.serveMachine(serving, ours)
+	}()
+	defer func() {
+		stopServing()
+		<-served
+	}()
 	status, killed := syscall.WaitStatus(0), (<-chan time.Time)(nil)
 	done := ctx.Done()
 	for {

@@ -39,6 +39,7 @@ func (s *system) runData(ctx context.Context) {
 	} else {
 		s.log.Info("the slot is known", "slot", slot)
 	}
+	s.running = slot
 	timeout, told := diskTimeout, ""
 	for {
 		err := s.openData(ctx, timeout)
@@ -78,6 +79,7 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 		}
 		s.card = d
 		s.clock.useFile(filepath.Join(cardMount, clockFile))
+		s.updates.load()
 	}
 	dir := filepath.Join(cardMount, dataName)
 	if err := makeDataDir(dir, daemonUID); err != nil {
@@ -86,9 +88,6 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 			return err
 		}
 		s.log.Error("the data directory could not be prepared", "error", err)
-	}
-	if err := os.MkdirAll(bootMount, 0o700); err != nil {
-		s.log.Error("no place to mount the boot partition", "error", err)
 	}
 	taken, err := takeProvision("/dev/"+s.card.partition(1), bootMount, dir, daemonUID)
 	if taken {
@@ -114,6 +113,10 @@ func (s *system) openCard(ctx context.Context, timeout time.Duration) (*disk, er
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(bootMount, 0o700); err != nil {
+		s.log.Error("no place to mount the boot partition", "error", err)
+	}
+	s.updates.begin(d, s.running)
 	start := time.Now()
 	grown, err := d.growPartition()
 	if err != nil {

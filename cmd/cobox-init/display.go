@@ -94,7 +94,7 @@ func (f facts) page(now time.Time, name string, addresses []netip.Addr) screen.P
 		lines[i] = a.String()
 	}
 	p := screen.Page{
-		Name: name, State: f.phase(now).String(), Problem: f.problem(now),
+		Name: name, State: f.stateText(now), Problem: f.problem(now),
 		Addresses: strings.Join(lines, "\n"),
 	}
 	if f.phase(now) == unclaimed {

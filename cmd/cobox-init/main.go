@@ -14,7 +14,11 @@
 //	mount.go, kernellog.go             what any first process does
 //	disk.go, slot.go, grow.go, data.go finding the disk and growing its data partition
 //	provision.go                       taking an identity that was made with the image
-//	daemon.go, sandbox.go, reaper.go   coboxd: locked in, started again, its output logged
+//	daemon.go, sandbox.go, seccomp.go, reaper.go
+//	                                   coboxd: locked in, started again, its output logged
+//	machine.go                         what coboxd may ask for
+//	update.go, install.go, try.go      replacing the system in the other slot
+//	trial.go, autoboot.go, record.go   a new system stays, or the one before comes back
 //	network.go, dhcp.go, lease.go      addresses on every wired interface
 //	clock.go, ntp.go                   a clock that never goes back
 //	health.go, watchdog.go             what pets the hardware watchdog
@@ -35,6 +39,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"cobox/image/layout"
 )
 
 // built is when the program was built, in seconds since 1970, set by the
@@ -69,29 +75,48 @@ type system struct {
 	clock  *clock
 	net    *network
 	stop   chan ending // how the box is to end; holds one
-	card   *disk       // that the box starts from; belongs to runData
+
+	// These belong to runData.
+	running layout.Slot // 0: unknown
+	card    *disk       // that the box starts from; nil until it is mounted
+
+	updates   *updates
+	addresses func() int // how many others may reach the box at
 
 	watchdog *os.File // belongs to runWatchdog; open until the power goes
 }
 
 func newSystem(log *slog.Logger) *system {
-	return &system{
-		log:    log,
-		state:  newState(time.Now()),
-		reaper: newReaper(),
-		clock:  newClock(log, built),
-		net:    newNetwork(log),
-		stop:   make(chan ending, 1),
+	s := &system{
+		log:       log,
+		state:     newState(time.Now()),
+		reaper:    newReaper(),
+		clock:     newClock(log, built),
+		net:       newNetwork(log),
+		stop:      make(chan ending, 1),
+		addresses: func() int { return len(interfaceAddresses()) },
 	}
+	s.updates = newUpdates(log, s.state, s.askToStop)
+	return s
 }
 
 // run runs the box until it is switched off; it does not return.
 func (s *system) run() {
+	s.updates.version = "unknown"
 	version, err := os.ReadFile(releaseFile)
 	if err != nil {
 		s.log.Warn("the version is unknown", "error", err)
+	} else {
+		s.updates.version = strings.TrimSpace(string(version))
 	}
-	s.log.Info("CoBox starts", "version", strings.TrimSpace(string(version)))
+	s.log.Info("CoBox starts", "version", s.updates.version)
+	line, err := os.ReadFile("/proc/cmdline")
+	if err == nil {
+		s.updates.trial, err = trialOfCmdline(string(line))
+	}
+	if err != nil {
+		s.log.Warn("a trial takes as long as usual", "error", err)
+	}
 	s.clock.start()
 	s.watchSignals()
 
@@ -99,7 +124,7 @@ func (s *system) run() {
 	var tasks sync.WaitGroup
 	for _, task := range []func(context.Context){
 		s.runData, s.net.run, s.runHealth, s.runWatchdog, s.runClock, s.runNTP,
-		s.runLamp, s.runDisplay, s.runPowerKeys,
+		s.runLamp, s.runDisplay, s.runPowerKeys, s.runTrial,
 	} {
 		tasks.Go(func() { task(ctx) })
 	}

@@ -6,11 +6,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"cobox/image/layout"
 )
+
+// slotMount is where a slot is mounted when its files are looked at.
+const slotMount = "/slot"
 
 // bootPartition is where the Raspberry Pi's firmware tells which partition it
 // started.
@@ -55,3 +61,19 @@ func slotOfCmdline(line string) (layout.Slot, error) {
 	}
 	return slot, err
 }
+
+// slotDevice returns the partition of a slot.
+func (d *disk) slotDevice(s layout.Slot) string { return "/dev/" + d.partition(s.Partition()) }
+
+// mountSlot shows the files of a slot, which cannot be changed, until done is
+// called.
+func (d *disk) mountSlot(s layout.Slot) (files fs.FS, done func() error, err error) {
+	const locked = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY
+	if err := unix.Mount(d.slotDevice(s), slotMount, "vfat", locked, "umask=0077"); err != nil {
+		return nil, nil, fmt.Errorf("slot: mounting slot %v: %w", s, err)
+	}
+	return os.DirFS(slotMount), func() error { return unix.Unmount(slotMount, 0) }, nil
+}
+
+// autoboot finds the sector that chooses a slot.
+func (d *disk) autoboot() (place, error) { return findAutoboot("/dev/"+d.partition(1), bootMount) }

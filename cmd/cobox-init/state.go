@@ -26,6 +26,8 @@ type facts struct {
 	readOnly    bool      // it answered that it cannot write
 	full        bool      // the data partition has no space left
 	code        string    // the pairing code, while the box is unclaimed
+	proved      bool      // this run of coboxd has checked itself
+	trialEnds   time.Time // the latest end of the trial of a new system; zero if there is none
 	stopping    time.Time // zero while it is not
 }
 
@@ -54,7 +56,12 @@ func (s *state) setDataProblem(err error) {
 // setDataLost says that the disk has gone while it was in use.
 func (s *state) setDataLost(err error) { s.change(func(f *facts) { f.dataProblem = err }) }
 
-func (s *state) setDaemonUp(up bool) { s.change(func(f *facts) { f.daemonUp = up }) }
+// setDaemonUp says that coboxd runs, or does not. A new run has proved nothing yet.
+func (s *state) setDaemonUp(up bool) {
+	s.change(func(f *facts) { f.daemonUp, f.proved = up, false })
+}
+
+func (s *state) setTrial(ends time.Time) { s.change(func(f *facts) { f.trialEnds = ends }) }
 
 func (s *state) setStopping(now time.Time) { s.change(func(f *facts) { f.stopping = now }) }
 
@@ -111,6 +118,15 @@ func (f facts) phase(now time.Time) phase {
 		return booting
 	}
 	return attention
+}
+
+// stateText is the state for people.
+func (f facts) stateText(now time.Time) string {
+	text := f.phase(now).String()
+	if !f.trialEnds.IsZero() && f.stopping.IsZero() {
+		text += ", a new system on trial"
+	}
+	return text
 }
 
 // problem says in plain words what is wrong; "" means nothing.

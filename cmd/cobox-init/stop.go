@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +21,23 @@ type ending uint8
 const (
 	powerOff ending = iota
 	restart
+	tryOther // restart once into the other slot
 )
 
 func (e ending) String() string {
-	if e == restart {
+	switch e {
+	case restart:
 		return "restart"
+	case tryOther:
+		return "restart into the other slot"
 	}
 	return "power off"
 }
+
+// tryCommand is the argument of a restart that the Raspberry Pi's firmware takes
+// for its one-shot flag: partition 0, which is the one that autoboot.txt says,
+// and the section [tryboot] in it.
+const tryCommand = "0 tryboot"
 
 // askToStop lets the box end. The first who asks says how.
 func (s *system) askToStop(how ending) {
@@ -48,15 +58,31 @@ func (s *system) end(how ending) {
 		}
 	}
 	unix.Sync()
-	command := unix.LINUX_REBOOT_CMD_POWER_OFF
-	if how == restart {
-		command = unix.LINUX_REBOOT_CMD_RESTART
-	}
 	s.log.Info("CoBox has stopped", "to", how)
-	if err := unix.Reboot(command); err != nil {
+	if err := how.reboot(); err != nil {
 		s.log.Error("the machine does not stop", "error", err)
 	}
 	select {} // a machine that cannot be switched off waits for its plug
+}
+
+// reboot asks the kernel for it.
+func (e ending) reboot() error {
+	switch e {
+	case restart:
+		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+	case tryOther:
+		command, err := unix.BytePtrFromString(tryCommand)
+		if err != nil {
+			return err
+		}
+		_, _, errno := unix.Syscall6(unix.SYS_REBOOT, unix.LINUX_REBOOT_MAGIC1, unix.LINUX_REBOOT_MAGIC2,
+			unix.LINUX_REBOOT_CMD_RESTART2, uintptr(unsafe.Pointer(command)), 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 }
 
 // release unmounts a file system, or makes it read-only if somebody still uses

@@ -17,9 +17,11 @@ const (
 )
 
 // mayPet tells whether the hardware may be told that all is well. If not, it
-// restarts the box. A restart does not help against a missing or full disk.
+// restarts the box. A restart does not help against a missing or full disk, and
+// a trial ends by itself, so that it can be told why.
 func (f facts) mayPet(now time.Time) bool {
-	return !f.stopping.IsZero() || f.starting(now) || f.answering(now) || f.dataProblem != nil || f.full
+	return !f.stopping.IsZero() || f.starting(now) || f.answering(now) || f.dataProblem != nil || f.full ||
+		now.Before(f.trialEnds)
 }
 
 // runWatchdog keeps the hardware watchdog quiet while the box is well. The
