@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,6 +63,11 @@ func enterSandbox(argv []string) error {
 	}
 	syscall.Umask(0o077)
 	if err := restrict(argv[0]); err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	if err := forbidCalls(); errors.Is(err, errNoFilter) {
+		fmt.Fprintln(os.Stderr, "cobox-init:", err)
+	} else if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	if err := syscall.Exec(argv[0], argv, os.Environ()); err != nil {
