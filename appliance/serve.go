@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"cobox/appliance/admin"
@@ -31,11 +32,12 @@ type administration struct{ b *box }
 type call struct {
 	peer     roster.Peer
 	body     []byte
+	upload   io.Reader // nil if nothing comes with it
 	progress func(any)
 }
 
 // Serve implements replicate.Admin.
-func (a administration) Serve(ctx context.Context, p replicate.Peer, method string, body []byte, progress func(any)) ([]byte, error) {
+func (a administration) Serve(ctx context.Context, p replicate.Peer, r *replicate.Request) ([]byte, error) {
 	handlers := map[string]struct {
 		allowed func(*roster.Roster, roster.Peer) bool
 		serve   func(context.Context, *call) (any, error)
@@ -52,11 +54,12 @@ func (a administration) Serve(ctx context.Context, p replicate.Peer, method stri
 		admin.MethodDeviceRegister: {recovering, a.registerDevice, true},
 		admin.MethodDevices:        {member, a.accountDevices, false},
 	}
+	method := r.Method
 	h, known := handlers[method]
 	if !known {
 		return nil, &replicate.Error{Code: replicate.CodeUnsupported, Message: "this box does not know the request " + method}
 	}
-	c := &call{peer: rosterPeer(p), body: body, progress: progress}
+	c := &call{peer: rosterPeer(p), body: r.Body, upload: r.Upload, progress: r.Progress}
 	result := "ok"
 	defer func() { a.b.metrics.requests.WithLabelValues(method, result).Inc() }()
 	if !h.allowed(a.b.roster, c.peer) {

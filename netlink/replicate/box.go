@@ -2,6 +2,7 @@ package replicate
 
 import (
 	"context"
+	"io"
 	"iter"
 
 	"cobox/storage/account"
@@ -109,11 +110,26 @@ type Authorizer interface {
 
 // Admin answers requests by method. It authorises them itself.
 type Admin interface {
-	// Serve answers one request. progress may be called at any rate from
-	// any goroutine until Serve returns; what the peer is too slow for is
-	// left out. The values are sent as JSON. An *Error reaches the peer, any
-	// other error only as CodeInternal.
-	Serve(ctx context.Context, p Peer, method string, body []byte, progress func(any)) (reply []byte, err error)
+	// Serve answers one request. An *Error reaches the peer, any other error
+	// only as CodeInternal.
+	Serve(ctx context.Context, p Peer, r *Request) (reply []byte, err error)
+}
+
+// Request is what a peer asks an Admin for.
+type Request struct {
+	Method string
+	Body   []byte
+
+	// Upload is what the peer sends with the request; nil if it sends nothing.
+	// Nothing of it is sent before it is read here, so a request that is refused
+	// unread costs nothing. It is for one goroutine, until Serve returns. It
+	// fails if the peer cancels, sends nothing for too long, or goes; io.EOF
+	// says that the peer has sent all.
+	Upload io.Reader
+
+	// Progress may be called at any rate from any goroutine until Serve returns;
+	// what the peer is too slow for is left out. The values are sent as JSON.
+	Progress func(any)
 }
 
 // Source is a log that a session offers. Its methods are called concurrently.

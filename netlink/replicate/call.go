@@ -29,6 +29,7 @@ type simpleCall struct {
 	total int
 	got   chan callAnswer
 	gone  chan struct{} // closed when nobody waits any more
+	parts *sender       // of an upload; else nil
 }
 
 type callAnswer struct {
@@ -73,6 +74,9 @@ func (s *Session) end(id uint32) {
 }
 
 func (c *simpleCall) answer(k kind, body []byte) error {
+	if k == kindTake && c.parts != nil {
+		return c.parts.taken(body)
+	}
 	if k != c.last && k != c.first {
 		return violationf("receiving an answer", "%v to a request of another kind", k)
 	}
@@ -132,7 +136,9 @@ func (c *simpleCall) wait(ctx context.Context) (callAnswer, error) {
 	case <-c.s.ctx.Done():
 		return callAnswer{}, c.s.closedError()
 	case <-ctx.Done():
-		c.s.send(newMessage(kindCancel, c.id).finish())
+		if c.parts == nil { // else behind the last part that was sent
+			c.s.send(newMessage(kindCancel, c.id).finish())
+		}
 		return callAnswer{}, context.Cause(ctx)
 	}
 }
@@ -142,18 +148,31 @@ func (c *simpleCall) wait(ctx context.Context) (callAnswer, error) {
 // every report on the way. A refusal is an *Error.
 func (s *Session) Request(ctx context.Context, method string, body []byte, progress func([]byte)) ([]byte, error) {
 	r := request{method: method, body: body}
-	if !r.valid() {
-		return nil, fmt.Errorf("replicate: request %q with %d bytes: the method is malformed or the body too long", method, len(body))
-	}
-	c := &simpleCall{s: s, first: kindProgress, last: kindReply, got: make(chan callAnswer, 16), gone: make(chan struct{})}
-	defer close(c.gone)
-	err := s.begin(c, func(id uint32) message {
-		c.id = id
-		return message(appendRequest(newMessage(kindRequest, id), &r)).finish()
-	})
-	if err != nil {
+	if err := r.check(); err != nil {
 		return nil, err
 	}
+	c := s.newRequest()
+	defer close(c.gone)
+	if err := c.ask(kindRequest, &r); err != nil {
+		return nil, err
+	}
+	return c.reply(ctx, progress)
+}
+
+func (s *Session) newRequest() *simpleCall {
+	return &simpleCall{s: s, first: kindProgress, last: kindReply, got: make(chan callAnswer, 16), gone: make(chan struct{})}
+}
+
+// ask sends a request of either type.
+func (c *simpleCall) ask(k kind, r *request) error {
+	return c.s.begin(c, func(id uint32) message {
+		c.id = id
+		return message(appendRequest(newMessage(k, id), r)).finish()
+	})
+}
+
+// reply waits for the whole reply to a request.
+func (c *simpleCall) reply(ctx context.Context, progress func([]byte)) ([]byte, error) {
 	var whole []byte
 	for {
 		a, err := c.wait(ctx)

@@ -52,6 +52,8 @@ var codecs = []codec{
 	codecOf("logs-end", parseLogsEnd, appendLogsEnd),
 	codecOf("request", parseRequest, appendRequest),
 	codecOf("reply", parseReply, appendReply),
+	codecOf("part", parseUploaded, appendReply),
+	codecOf("take", parseTake, appendTake),
 	codecOf("bare receipt", ParseReceipt, AppendReceipt),
 }
 
@@ -118,6 +120,9 @@ func samples() map[string][]byte {
 		"logs-end":     appendLogsEnd(nil, 2),
 		"request":      appendRequest(nil, &request{"quota.set", []byte(`{"bytes":1}`)}),
 		"reply":        appendReply(nil, &reply{true, []byte(`{"part":`)}),
+		"part":         appendReply(nil, &reply{true, []byte("cobox-bundle")}),
+		"part last":    appendReply(nil, &reply{false, nil}),
+		"take":         appendTake(nil, 32),
 		"bare receipt": AppendReceipt(nil, rc),
 	}
 }
@@ -206,7 +211,7 @@ func TestTruncatedOrLonger(t *testing.T) {
 }
 
 // endsAnywhere are the bodies that end with free bytes.
-var endsAnywhere = map[string]bool{"error": true, "request": true, "reply": true}
+var endsAnywhere = map[string]bool{"error": true, "request": true, "reply": true, "part": true}
 
 func TestLimitsOfBodies(t *testing.T) {
 	log := NewTestLog("alice", "laptop", "log").Add(3)
@@ -254,6 +259,10 @@ func TestLimitsOfBodies(t *testing.T) {
 		"request upper":        appendRequest(nil, &request{"Status", nil}),
 		"request empty":        appendRequest(nil, &request{"", nil}),
 		"reply empty more":     appendReply(nil, &reply{true, nil}),
+		"part empty more":      appendReply(nil, &reply{true, nil}),
+		"part flag":            {2, 1},
+		"take nothing":         appendTake(nil, 0),
+		"take much":            appendTake(nil, maxTake+1),
 	} {
 		c := codecNamed(name[:strings.IndexByte(name, ' ')])
 		if again, err := c.parse(b); err == nil {
@@ -326,3 +335,5 @@ func FuzzParseLogEntry(f *testing.F)   { fuzzCodec(f, "log") }
 func FuzzParseLogsEnd(f *testing.F)    { fuzzCodec(f, "logs-end") }
 func FuzzParseRequest(f *testing.F)    { fuzzCodec(f, "request") }
 func FuzzParseReply(f *testing.F)      { fuzzCodec(f, "reply") }
+func FuzzParsePart(f *testing.F)       { fuzzCodec(f, "part") }
+func FuzzParseTake(f *testing.F)       { fuzzCodec(f, "take") }

@@ -11,6 +11,10 @@ const (
 	maxAddress   = 128
 )
 
+// FeatureUploads is the bit of Hello.Features of a side that takes uploads with
+// requests. A session sets it by itself.
+const FeatureUploads uint64 = 1 << 0
+
 // BootID names one run of a program, so that a peer sees that it restarted.
 type BootID [16]byte
 

@@ -12,7 +12,7 @@
 // Where to start: [NewSession] over a [Conn], and [Session.Run] in a goroutine
 // of the caller. Then, on a device, [Session.Offer] a [Source] and
 // [Offering.WaitReceipt]; or [Session.Logs] and [Session.Read]; or
-// [Session.Request]. A box fills in [Config.Box] and has nothing more to call.
+// [Session.Request] or [Session.Upload]. A box fills in [Config.Box] and has nothing more to call.
 // PROTOCOL.md specifies every message; testdata/vectors.txt freezes them.
 //
 // What the package promises:

@@ -138,6 +138,9 @@ func (e *NotHeldError) Error() string {
 // ErrClosed means that the session has ended. What ended it is the result of Run.
 var ErrClosed = errors.New("replicate: session is closed")
 
+// ErrNoUploads means that the peer's program is too old to take uploads.
+var ErrNoUploads = errors.New("replicate: the peer's program is too old for this: it takes no uploads")
+
 var (
 	// ErrNotHere is returned by a Source or a Store for a block that it does
 	// not have.

@@ -417,7 +417,7 @@ type testBox struct {
 	mu       sync.Mutex
 	sequence uint64
 	refuse   error // what MayDeliver returns
-	serve    func(ctx context.Context, method string, body []byte, progress func(any)) ([]byte, error)
+	serve    func(ctx context.Context, r *Request) ([]byte, error)
 }
 
 func newTestBox(store *memStore, member string) *testBox {
@@ -496,11 +496,11 @@ func (b *testBox) logs(ctx context.Context, who account.ID) iter.Seq2[*LogEntry,
 	}
 }
 
-func (b *testBox) Serve(ctx context.Context, p Peer, method string, body []byte, progress func(any)) ([]byte, error) {
+func (b *testBox) Serve(ctx context.Context, p Peer, r *Request) ([]byte, error) {
 	if b.serve == nil {
-		return nil, &Error{Code: CodeUnsupported, Message: method}
+		return nil, &Error{Code: CodeUnsupported, Message: r.Method}
 	}
-	return b.serve(ctx, method, body, progress)
+	return b.serve(ctx, r)
 }
 
 // config is that of the box for a session with a device of the account.

@@ -55,6 +55,9 @@ const (
 	kindRequest  kind = 0x30
 	kindProgress kind = 0x31
 	kindReply    kind = 0x32
+	kindPart     kind = 0x33
+	kindTake     kind = 0x34
+	kindUpload   kind = 0x35
 )
 
 var kindNames = map[kind]string{
@@ -67,6 +70,7 @@ var kindNames = map[kind]string{
 	kindRead: "read", kindPath: "path", kindData: "data", kindAbsent: "absent",
 	kindLogs: "logs", kindLog: "log", kindLogsEnd: "logs-end",
 	kindRequest: "request", kindProgress: "progress", kindReply: "reply",
+	kindPart: "part", kindTake: "take", kindUpload: "upload",
 }
 
 func (k kind) String() string {

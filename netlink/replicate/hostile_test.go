@@ -370,7 +370,7 @@ func TestFloods(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				box := newTestBox(newMemStore(), "alice")
-				box.serve = func(ctx context.Context, _ string, _ []byte, _ func(any)) ([]byte, error) {
+				box.serve = func(ctx context.Context, _ *Request) ([]byte, error) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}

@@ -212,8 +212,8 @@ func (r *reader) dispatch(h header, body []byte) error {
 		s.mu.Lock()
 		j := s.jobs[h.id]
 		s.mu.Unlock()
-		if j != nil { // else its answer and the cancellation crossed
-			j.cancel()
+		if j != nil && j.cancel() { // nil if its answer and the cancellation crossed
+			s.forget(h.id)
 		}
 		return nil
 
@@ -239,10 +239,12 @@ func (r *reader) dispatch(h header, body []byte) error {
 		err = s.readAsked(h.id, body)
 	case kindLogs:
 		err = s.logsAsked(h.id, body)
-	case kindRequest:
-		err = s.requested(h.id, body)
+	case kindRequest, kindUpload:
+		err = s.requested(h.kind, h.id, body)
+	case kindPart:
+		err = s.uploaded(h.id, body)
 
-	case kindPath, kindAbsent, kindLog, kindLogsEnd, kindProgress, kindReply:
+	case kindPath, kindAbsent, kindLog, kindLogsEnd, kindProgress, kindReply, kindTake:
 		s.mu.Lock()
 		c := s.calls[h.id]
 		s.mu.Unlock()

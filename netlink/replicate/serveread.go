@@ -1,12 +1,8 @@
 package replicate
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"math/bits"
-	"slices"
-	"sync"
 	"sync/atomic"
 
 	"cobox/storage/account"
@@ -21,7 +17,10 @@ type readJob struct {
 	canceled atomic.Bool
 }
 
-func (j *readJob) cancel() { j.canceled.Store(true) }
+func (j *readJob) cancel() (over bool) {
+	j.canceled.Store(true)
+	return false
+}
 
 // readAsked queues a read of the peer.
 func (s *Session) readAsked(id uint32, body []byte) error {
@@ -223,98 +222,4 @@ func (s *Session) serveLogs(j *readJob) error {
 	}
 	msg := message(appendLogsEnd(newMessage(kindLogsEnd, j.id), n)).finish()
 	return s.sendBulk(s.ctx, classRestore, outgoing{msg: msg})
-}
-
-// callJob is a request by method that the peer made.
-type callJob struct {
-	ctx  context.Context
-	stop context.CancelFunc
-}
-
-func (j *callJob) cancel() { j.stop() }
-
-// requested serves a request by method, in a goroutine of its own.
-func (s *Session) requested(id uint32, body []byte) error {
-	r, err := parseRequest(body)
-	if err != nil {
-		return violation("reading a request", err)
-	}
-	refuse := func(e *Error) error {
-		s.send(message(appendError(newMessage(kindError, id), e)).finish())
-		return nil
-	}
-	if s.cfg.Box == nil || s.cfg.Box.Admin == nil {
-		return refuse(&Error{Code: CodeUnsupported, Message: "this side answers no requests"})
-	}
-	r.body = slices.Clone(r.body)
-	j := new(callJob)
-	j.ctx, j.stop = context.WithCancel(s.ctx)
-	s.mu.Lock()
-	_, twice := s.jobs[id]
-	full := s.calling >= maxCalls
-	if !twice && !full {
-		s.jobs[id] = j
-		s.calling++
-	}
-	s.mu.Unlock()
-	if twice {
-		j.stop()
-		return violationf("reading a request", "request %d is open already", id)
-	}
-	if full {
-		j.stop()
-		return refuse(&Error{Code: CodeBusy, Message: "too many requests at once"})
-	}
-	s.start(func() { s.serveRequest(id, j, r) })
-	return nil
-}
-
-func (s *Session) serveRequest(id uint32, j *callJob, r *request) {
-	var mu sync.Mutex
-	over := false
-	progress := func(v any) {
-		body, err := json.Marshal(v)
-		if err != nil || len(body) > maxBody {
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if over {
-			return
-		}
-		select {
-		case s.out.bulk[classRestore] <- outgoing{msg: message(append(newMessage(kindProgress, id), body...)).finish()}:
-		default: // the peer is too slow for it
-		}
-	}
-	body, err := s.cfg.Box.Admin.Serve(j.ctx, s.cfg.Peer, r.method, r.body, progress)
-	canceled := j.ctx.Err() != nil
-	j.stop()
-	mu.Lock()
-	over = true
-	mu.Unlock()
-	s.mu.Lock()
-	delete(s.jobs, id)
-	s.calling--
-	s.mu.Unlock()
-	if err == nil && len(body) > MaxReply {
-		err = &Error{Code: CodeTooLarge, Message: "the reply is too long"}
-	}
-	if err != nil {
-		e := s.storeError("serving "+r.method, err)
-		if canceled && e.Code == CodeInternal {
-			e = &Error{Code: CodeCanceled}
-		}
-		s.sendBulk(s.ctx, classRestore, outgoing{msg: message(appendError(newMessage(kindError, id), e)).finish()})
-		return
-	}
-	for {
-		part := reply{part: body[:min(len(body), maxPart)]}
-		body = body[len(part.part):]
-		part.more = len(body) > 0
-		msg := message(appendReply(newMessage(kindReply, id), &part)).finish()
-		if s.sendBulk(s.ctx, classRestore, outgoing{msg: msg}) != nil || !part.more {
-			return
-		}
-	}
 }

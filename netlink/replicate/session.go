@@ -40,7 +40,7 @@ type Conn interface {
 // Config says who the two sides are and what this side does for the peer. The
 // zero value is a device that talks to anybody.
 type Config struct {
-	Hello  Hello   // what to state; Version is filled in
+	Hello  Hello   // what to state; Version and Features are filled in
 	Peer   Peer    // whom the handshake found
 	BoxKey BoxKey  // whose receipts count here; zero: those of any key
 	Limits *Limits // shared by the sessions of the process; nil: own ones
@@ -69,6 +69,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReceiptInterval, 2*time.Second)
 	setDefault(&c.ReceiptQuiet, 250*time.Millisecond)
 	c.Hello.Version = Version
+	if c.Box != nil && c.Box.Admin != nil {
+		c.Hello.Features |= FeatureUploads
+	}
 	return c
 }
 
@@ -125,7 +128,10 @@ type Session struct {
 }
 
 // job is something that the peer asked for and may cancel.
-type job interface{ cancel() }
+type job interface {
+	// cancel reports whether the peer's wish was all that was missing to its end.
+	cancel() (over bool)
+}
 
 // NewSession returns a session over the connection, which it owns from now on.
 func NewSession(conn Conn, cfg Config) (*Session, error) {

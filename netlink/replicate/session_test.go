@@ -101,11 +101,14 @@ func TestRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box := newTestBox(newMemStore(), "alice")
 		long := bytes.Repeat([]byte("long "), 10000)
-		box.serve = func(ctx context.Context, method string, body []byte, progress func(any)) ([]byte, error) {
-			switch method {
+		box.serve = func(ctx context.Context, r *Request) ([]byte, error) {
+			if r.Upload != nil {
+				t.Error("a request without an upload has one")
+			}
+			switch r.Method {
 			case "echo":
-				progress(map[string]int{"done": 1})
-				return body, nil
+				r.Progress(map[string]int{"done": 1})
+				return r.Body, nil
 			case "long":
 				return long, nil
 			case "wait":
@@ -114,7 +117,7 @@ func TestRequests(t *testing.T) {
 			case "fault":
 				return nil, errors.New("the disk said something private")
 			}
-			return nil, &Error{Code: CodeUnsupported, Message: "no method " + method}
+			return nil, &Error{Code: CodeUnsupported, Message: "no method " + r.Method}
 		}
 		dev, srv := startPair(t, deviceConfig(), box.config("alice"))
 		var seen []string
