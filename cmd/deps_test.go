@@ -43,7 +43,7 @@ var order = [][]string{
 	{"image/imagetest"}, // systems of other keys and numbers, for tests that boot them
 	{"image"},
 	{"appliance/config", "appliance/admin", "appliance/datadir", "appliance/machine"},
-	{"appliance/roster"},
+	{"appliance/roster", "appliance/update"},
 	{"appliance"},
 	{"appliance/boxtest"}, // a member for the tests of the box
 	{"cmd/cobox/ui"},

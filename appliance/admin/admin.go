@@ -38,12 +38,13 @@ const (
 	MethodLog            = "log"             // LogRequest, Log
 	MethodDeviceRegister = "device.register" // RegisterRequest, Registered
 	MethodDevices        = "devices"         // DevicesRequest, Devices
+	MethodUpdate         = "update"          // UpdateRequest and a bundle as upload, UpdateProgress…, Updated
 )
 
 // Methods lists all methods.
 func Methods() []string {
 	return []string{MethodStatus, MethodMembers, MethodInviteCreate, MethodInviteCancel, MethodQuotaSet,
-		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister, MethodDevices}
+		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister, MethodDevices, MethodUpdate}
 }
 
 // Empty is a body without anything in it.
@@ -69,7 +70,8 @@ type Status struct {
 	Wall      int64      `json:"wall"`
 	ReadOnly  bool       `json:"read_only"` // it takes in nothing, and still serves
 	You       You        `json:"you"`
-	Box       *BoxStatus `json:"box,omitempty"` // for administrators
+	Box       *BoxStatus `json:"box,omitempty"`     // for administrators
+	Machine   *Machine   `json:"machine,omitempty"` // for administrators of a box that runs CoBox's own system
 }
 
 // You is what a box says of the account that asks.

@@ -33,6 +33,9 @@ const (
 	EventDamaged        Kind = "damaged"    // stored data is not what was stored
 	EventChecked        Kind = "checked"    // a check has ended
 	EventViolation      Kind = "violation"  // a member's device broke the protocol
+	EventUpdateWritten  Kind = "update"     // an administrator had an update written; the box restarts to try it
+	EventUpdatePromoted Kind = "promoted"   // an update has proved itself and stays
+	EventUpdateFellBack Kind = "fell-back"  // an update has not; the system before runs again
 )
 
 // Event is one entry of a box's event log. It names accounts and devices, and

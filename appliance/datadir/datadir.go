@@ -8,6 +8,7 @@
 //	provision     identity and pairing secret made elsewhere; taken once, then removed
 //	pairing.png   the pairing code, as long as the box is unclaimed (0600)
 //	pairing.txt
+//	update        a bundle on its way to the other slot of the system (0600)
 //
 // Start at [Open]; a [Dir] is held by one process at a time. Files are replaced
 // as a whole: after a crash each is as it was before or as it is after, and what

@@ -18,7 +18,10 @@
 // were made with, so version 1 is read for ever.
 package bundle
 
-import "errors"
+import (
+	"crypto/sha256"
+	"errors"
+)
 
 // Why a bundle is refused. Each error of Open and of a Reader wraps one of them,
 // unless reading itself failed.
@@ -58,3 +61,10 @@ const (
 	headerSize  = len(magic) + 4 + 4 + 4
 	maxSigBytes = MaxSignatures * 2 * 1024
 )
+
+// MaxSize is the most bytes that a bundle has.
+const MaxSize int64 = int64(headerSize) + MaxManifest + maxSigBytes + maxStream + 4*(maxStream/chunkSize+2) + sha256.Size
+
+// IsBundle says whether a file that begins like this says that it is a bundle,
+// of whatever version.
+func IsBundle(head []byte) bool { return len(head) >= len(magic) && string(head[:len(magic)]) == magic }
