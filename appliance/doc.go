@@ -7,6 +7,8 @@
 //	appliance/datadir   layout of the data directory; the box's identity
 //	appliance/roster    who may do what: members, devices, invites, limits
 //	appliance/admin     requests and answers of administration, as JSON
+//	appliance/machine   what only the first process of a box may do
+//	appliance/update    a new system, from a member's program to the first process
 //	appliance           everything wired together; the box's own time, its
 //	                    receipts, its event log, metrics and local pages
 //
@@ -20,7 +22,8 @@
 // In this package: run.go is the life of a box from the lock on its directory
 // to the last flush; links.go serves connections; store.go, authorize.go,
 // receipts.go and serve.go are what a session asks the box for; pair.go admits
-// members; clock.go and events.go are the box's own memory of time and of what
+// members; update.go and selfcheck.go are about the box's system, where it is
+// CoBox's own; clock.go and events.go are the box's own memory of time and of what
 // happened; metrics.go and pages.go show it.
 //
 // Promises: every goroutine belongs to the group of Run and has ended when Run

@@ -97,15 +97,23 @@ func (e *events) started(version string) {
 func (e *events) add(ev admin.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.addLocked(ev)
+	e.addLocked(ev, func(*replica.TableBatch) {})
 }
 
-func (e *events) addLocked(ev admin.Event) {
+// addWith records an event in one batch with another change.
+func (e *events) addWith(ev admin.Event, change func(*replica.TableBatch)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.addLocked(ev, change)
+}
+
+func (e *events) addLocked(ev admin.Event, change func(*replica.TableBatch)) {
 	ev.V, ev.Number = admin.EventVersion, e.next
 	ev.Elapsed, ev.Wall = e.m.elapsed().Milliseconds(), time.Now().Unix()
 	value := admin.AppendEvent(nil, &ev)
 	oldest := e.oldest
 	err := e.m.update(func(b *replica.TableBatch) {
+		change(b)
 		b.Put(e.table, eventKey(ev.Number), value)
 		for ; e.next-oldest >= maxEvents; oldest++ {
 			b.Delete(e.table, eventKey(oldest))
@@ -143,7 +151,7 @@ func (e *events) repeatN(ev admin.Event, log merklelog.LogID, n uint64) {
 		r = &repeated{event: ev, since: e.m.elapsed()}
 		e.repeats[key] = r
 		ev.Count = n
-		e.addLocked(ev)
+		e.addLocked(ev, func(*replica.TableBatch) {})
 		return
 	}
 	r.count += n
@@ -182,7 +190,7 @@ func (e *events) flush(all bool) {
 			continue
 		}
 		r.event.Count = r.count
-		e.addLocked(r.event)
+		e.addLocked(r.event, func(*replica.TableBatch) {})
 		r.since, r.count = now, 0
 	}
 }

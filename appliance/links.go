@@ -101,10 +101,18 @@ func (b *box) serverConfig() noiseconn.ServerConfig {
 		Static:     b.identity.StaticPrivate(),
 		PairingPSK: b.pairingPSK,
 		LinkPSK: func(remote noiseconn.StaticPublic) (noiseconn.PSK, any, bool) {
+			if me := b.self.Load(); me != nil && remote.Equal(me.public) {
+				return me.psk, me, true
+			}
 			psk, peer, ok := b.roster.Link(account.NoiseKey(remote))
 			return psk, peer, ok
 		},
 	}
+}
+
+// hello is what the box states of itself.
+func (b *box) hello() replicate.Hello {
+	return replicate.Hello{Boot: b.boot, Name: b.roster.Name(), Addresses: b.addresses.now()}
 }
 
 // handle serves one authenticated connection.
@@ -113,10 +121,14 @@ func (b *box) handle(ctx context.Context, c *noiseconn.Conn) {
 		b.pair(ctx, c)
 		return
 	}
+	if me, ok := c.Peer().(*self); ok {
+		b.answerSelf(ctx, c, me)
+		return
+	}
 	peer := c.Peer().(roster.Peer)
 	log := b.log.With("peer", peer.Kind.String(), "account", peer.Account.Fingerprint(), "remote", c.RemoteAddr().String())
 	session, err := replicate.NewSession(c, replicate.Config{
-		Hello:  replicate.Hello{Boot: b.boot, Name: b.roster.Name(), Addresses: b.addresses.now()},
+		Hello:  b.hello(),
 		Peer:   b.sessionPeer(peer),
 		Limits: b.limits,
 		Logger: log,

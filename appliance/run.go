@@ -16,7 +16,9 @@ import (
 	"cobox/appliance/admin"
 	"cobox/appliance/config"
 	"cobox/appliance/datadir"
+	"cobox/appliance/machine"
 	"cobox/appliance/roster"
+	"cobox/appliance/update"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
 	"cobox/netlink/replicate"
@@ -42,6 +44,13 @@ type Config struct {
 	// end the process: what waits for the store then waits for ever. Nil leaves
 	// it to the store, which ends the process itself.
 	Fatal func(error)
+	// Machine is the first process of a box that runs CoBox's own system. Nil for
+	// a plain program, which can neither update the system nor use disks. It stays
+	// the caller's to close.
+	Machine *machine.Client
+	// ReleaseKeys is the file of the keys that updates are signed with; "" stands
+	// for update.KeysFile.
+	ReleaseKeys string
 
 	// for tests; the zero values are what a box needs
 	store      replica.Options
@@ -69,6 +78,9 @@ type box struct {
 	boot      replicate.BootID
 	addresses addresses
 	claimed   func()
+	machine   *machine.Client  // nil in a plain program
+	updates   *update.Receiver // nil in a plain program
+	self      atomic.Pointer[self]
 
 	store    *replica.Store
 	memory   *memory
@@ -84,6 +96,7 @@ type box struct {
 	ready    atomic.Bool
 	codeFile sync.Mutex // held while the pairing code is written or removed
 	checking sync.Mutex // held while a check runs
+	noting   sync.Mutex // held while it is recorded what came of an update
 }
 
 // Run runs a box until ctx ends, then lets its sessions say goodbye, and closes
@@ -105,7 +118,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer dir.Close()
-	b := &box{log: cfg.Logger, version: cfg.Version, dir: dir, claimed: cfg.Claimed,
+	b := &box{log: cfg.Logger, version: cfg.Version, dir: dir, claimed: cfg.Claimed, machine: cfg.Machine,
 		limits: replicate.NewLimits(0), gate: noiseconn.NewGate()}
 	rand.Read(b.boot[:])
 	if err := b.open(&cfg); err != nil {
@@ -172,6 +185,12 @@ func (b *box) open(cfg *Config) (err error) {
 	b.metrics.observe(b)
 	if b.store.ReadOnly() {
 		return nil // what there is can still be read; nothing is set up
+	}
+	if b.machine != nil {
+		b.updates, err = update.Open(update.Config{Machine: b.machine, Dir: b.dir.Path(), Keys: cfg.ReleaseKeys, Logger: b.log})
+		if err != nil {
+			return err
+		}
 	}
 	return b.setUp(cfg, provision)
 }
@@ -247,6 +266,12 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 	})
 	serve(func() error { return b.servePages(serving, pages) })
 	serve(func() error { return b.watchAddresses(serving) })
+	if b.machine != nil {
+		serve(func() error { return b.watchTrial(serving, ln.Addr()) })
+	}
+	if b.updates != nil {
+		serve(func() error { return b.updates.Run(serving) })
+	}
 	serve(func() error {
 		<-serving.Done()
 		b.ready.Store(false)

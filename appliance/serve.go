@@ -53,6 +53,7 @@ func (a administration) Serve(ctx context.Context, p replicate.Peer, r *replicat
 		admin.MethodLog:            {(*roster.Roster).Administers, a.events, false},
 		admin.MethodDeviceRegister: {recovering, a.registerDevice, true},
 		admin.MethodDevices:        {member, a.accountDevices, false},
+		admin.MethodUpdate:         {(*roster.Roster).Administers, a.update, true},
 	}
 	method := r.Method
 	h, known := handlers[method]
@@ -117,7 +118,7 @@ func quotaBytes(q admin.Quota) (uint64, error) {
 	return q.Bytes, nil
 }
 
-func (a administration) status(_ context.Context, c *call) (any, error) {
+func (a administration) status(ctx context.Context, c *call) (any, error) {
 	if err := c.decode(&admin.StatusRequest{}); err != nil {
 		return nil, err
 	}
@@ -134,6 +135,7 @@ func (a administration) status(_ context.Context, c *call) (any, error) {
 		m := b.store.Metrics()
 		s.Box = &admin.BoxStatus{Uptime: b.memory.uptime().Milliseconds(), Members: b.roster.CountMembers(), Logs: m.Logs,
 			Bytes: m.Held, Damaged: m.Damaged, Sessions: b.links.count(), Free: m.FreeBytes, DiskBytes: m.DiskBytes, DiskLow: m.Low}
+		s.Machine = b.machineStatus(ctx)
 	}
 	return s, nil
 }
