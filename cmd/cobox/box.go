@@ -16,7 +16,7 @@ func (a *app) boxCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:     "box",
-		Short:   "Administer a box: invites, members, quotas, checks, its log",
+		Short:   "Administer a box: invites, members, quotas, checks, its log, updates",
 		Example: "  cobox box status\n  cobox box members --box shelf",
 		Long: `Administers a box over the link. Only its administrators may: whoever claimed
 it with pair. With more than one box, say which with --box.`,
@@ -30,7 +30,7 @@ it with pair. With more than one box, say which with --box.`,
 	c.PersistentFlags().StringVar(&name, "box", "", "name or beginning of the key of the box")
 	c.AddCommand(
 		a.boxInviteCommand(&name), a.boxMembersCommand(&name), a.boxQuotaCommand(&name), a.boxRemoveCommand(&name),
-		a.boxStatusCommand(&name), a.boxCheckCommand(&name), a.boxLogCommand(&name),
+		a.boxStatusCommand(&name), a.boxCheckCommand(&name), a.boxLogCommand(&name), a.boxUpdateCommand(&name),
 	)
 	return c
 }

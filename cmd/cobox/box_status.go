@@ -23,6 +23,10 @@ type boxStatusEvent struct {
 	ReadOnly  bool        `json:"read_only"`
 	You       admin.You   `json:"you"`
 	State     *stateOfBox `json:"state,omitempty"` // for its administrators
+
+	// For its administrators, if it runs CoBox's own system.
+	System *systemOfBox `json:"system,omitempty"`
+	Update *updateOfBox `json:"update,omitempty"` // the last one
 }
 
 type stateOfBox struct {
@@ -37,6 +41,61 @@ type stateOfBox struct {
 	DiskLow   bool   `json:"disk_low"`
 }
 
+type systemOfBox struct {
+	Version string `json:"version"`
+	Number  uint32 `json:"number"`
+	Slot    string `json:"slot"`
+	Trying  bool   `json:"trying"`
+	Board   string `json:"board"`
+	Floor   uint32 `json:"floor"`                  // the lowest number that can be installed
+	Disk    string `json:"data_disk,omitempty"`    // absent: the disk of the system
+	Problem string `json:"data_problem,omitempty"` // why the data is not there
+}
+
+func (s *systemOfBox) text() string {
+	text := "CoBox " + ui.Printable(s.Version)
+	switch {
+	case s.Number == 0:
+		text += ", never released"
+	default:
+		text += fmt.Sprintf(", release %d", s.Number)
+	}
+	if s.Slot != "" {
+		text += ", in slot " + ui.Printable(s.Slot)
+	}
+	if s.Trying {
+		text += ", on trial: it has to prove itself yet"
+	}
+	return text
+}
+
+type updateOfBox struct {
+	Version string `json:"version"`
+	Number  uint32 `json:"number"`
+	Result  string `json:"result"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+func (u *updateOfBox) text() string {
+	text := "CoBox " + ui.Printable(u.Version)
+	switch admin.UpdateResult(u.Result) {
+	case admin.UpdateWritten:
+		text += " is written, and tried at the next restart"
+	case admin.UpdateTrying:
+		text += " is being tried"
+	case admin.UpdatePromoted:
+		text += " has proved itself"
+	case admin.UpdateFellBack:
+		text += " did not prove itself, so the box went back"
+	default:
+		text += ": " + ui.Printable(u.Result)
+	}
+	if u.Reason != "" {
+		text += ": " + ui.Printable(u.Reason)
+	}
+	return text
+}
+
 func newBoxStatusEvent(b *device.Box, s *admin.Status) boxStatusEvent {
 	e := boxStatusEvent{
 		Box: boxID(b), BoxName: s.Name, Version: s.Version, Addresses: append([]string{}, s.Addresses...),
@@ -44,6 +103,12 @@ func newBoxStatusEvent(b *device.Box, s *admin.Status) boxStatusEvent {
 	}
 	if x := s.Box; x != nil {
 		e.State = &stateOfBox{x.Uptime / 1000, x.Members, x.Logs, x.Bytes, x.Damaged, x.Sessions, x.DiskBytes, x.Free, x.DiskLow}
+	}
+	if m := s.Machine; m != nil {
+		e.System = &systemOfBox{m.Release.Version, m.Release.Number, m.Slot, m.Trying, m.Board, m.Floor, m.Data.Disk, m.Data.Problem}
+		if u := m.Update; u != nil {
+			e.Update = &updateOfBox{u.Version, u.Number, string(u.Result), u.Reason}
+		}
 	}
 	return e
 }
@@ -65,6 +130,18 @@ func (e boxStatusEvent) Text() string {
 			[]string{"Holds", ui.Bytes(s.Bytes)}, []string{"Damaged", ui.Count(s.Damaged, "block", "blocks")},
 			[]string{"Links", fmt.Sprint(s.Links)},
 			[]string{"Disk", ui.Bytes(s.DiskBytes) + " used, " + ui.Bytes(s.DiskFree) + " free"})
+	}
+	if s := e.System; s != nil {
+		rows = append(rows, []string{"System", s.text()})
+		if s.Disk != "" {
+			rows = append(rows, []string{"Data disk", ui.Printable(s.Disk)})
+		}
+		if s.Problem != "" {
+			rows = append(rows, []string{"Data", ui.Printable(s.Problem)})
+		}
+	}
+	if e.Update != nil {
+		rows = append(rows, []string{"Last update", e.Update.text()})
 	}
 	return ui.Table(rows)
 }

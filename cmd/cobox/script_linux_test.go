@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -77,6 +78,7 @@ func TestScripts(t *testing.T) {
 			"mode": modeCmd, "chtime": chtimeCmd, "alloc": allocCmd, "picture": pictureCmd,
 			"meanwhile": meanwhileCmd, "killed": killedCmd, "withlock": withLockCmd, "terminal": terminalCmd,
 			"nobody": nobodyCmd, "flip": flipCmd, "photo": photoCmd, "smalldisk": smallDiskCmd, "fill": fillCmd,
+			"system": systemCmd, "release": releaseCmd,
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
@@ -121,8 +123,21 @@ type boxesKey struct{}
 type box struct {
 	name, data, log string
 	listen, http    string
-	cmd             *exec.Cmd
-	exited          chan struct{}
+	program         string
+	flags           []string
+	first           *firstProcess // of a box with CoBox's own system; else nil
+
+	mu     sync.Mutex // a first process starts its box again by itself
+	cmd    *exec.Cmd
+	exited chan struct{}
+	over   bool // the script has ended
+}
+
+// process returns what runs, or ran last, and when it has ended.
+func (b *box) process() (*exec.Cmd, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.cmd, b.exited
 }
 
 func boxOf(ts *testscript.TestScript, name string) *box {
@@ -145,27 +160,22 @@ func boxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	all := ts.Value(boxesKey{}).(*boxes)
 	switch args[0] {
 	case "start":
-		b := all.list[name]
-		if b == nil {
-			b = &box{name: name, data: ts.MkAbs(name), log: ts.MkAbs(name + ".log"), listen: freePort(ts), http: freePort(ts)}
-			all.list[name] = b
-			ts.Setenv(name+"_addr", b.listen)
-			ts.Setenv(name+"_http", b.http)
-		}
+		b := all.makeBox(ts, name)
 		ts.Check(b.start(ts, args[2:]))
 	case "kill":
-		b := boxOf(ts, name)
-		ts.Check(b.cmd.Process.Kill())
-		<-b.exited
+		cmd, exited := boxOf(ts, name).process()
+		ts.Check(cmd.Process.Kill())
+		<-exited
 	case "stop":
 		b := boxOf(ts, name)
-		ts.Check(b.cmd.Process.Signal(syscall.SIGTERM))
+		cmd, exited := b.process()
+		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
 		select {
-		case <-b.exited:
+		case <-exited:
 		case <-time.After(atMost):
 			ts.Fatalf("box %s does not stop", name)
 		}
-		if code := b.cmd.ProcessState.ExitCode(); code != 0 {
+		if code := cmd.ProcessState.ExitCode(); code != 0 {
 			ts.Fatalf("box %s ended with code %d\n%s", name, code, ts.ReadFile(b.log))
 		}
 	default:
@@ -183,31 +193,32 @@ func freePort(ts *testscript.TestScript) string {
 	return l.Addr().String()
 }
 
-func (b *box) start(ts *testscript.TestScript, flags []string) error {
-	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
+// makeBox returns the box of a name, which is new if there is none.
+func (all *boxes) makeBox(ts *testscript.TestScript, name string) *box {
+	b := all.list[name]
+	if b == nil {
+		b = &box{name: name, data: ts.MkAbs(name), log: ts.MkAbs(name + ".log"), listen: freePort(ts), http: freePort(ts)}
+		all.list[name] = b
+		ts.Setenv(name+"_addr", b.listen)
+		ts.Setenv(name+"_http", b.http)
 	}
-	defer log.Close()
+	return b
+}
+
+func (b *box) start(ts *testscript.TestScript, flags []string) error {
 	path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), ":")[0], "coboxd"))
 	if err != nil {
 		return err
 	}
-	b.cmd = exec.Command(path, append([]string{"run", "--data", b.data, "--listen", b.listen, "--http", b.http, "--name", b.name}, flags...)...)
-	b.cmd.Stdout, b.cmd.Stderr = log, log
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
-	if err := b.cmd.Start(); err != nil {
+	b.program, b.flags = path, flags
+	if err := b.launch(); err != nil {
 		return err
 	}
-	b.exited = make(chan struct{})
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait()
-		close(exited)
-	}(b.cmd, b.exited)
+	cmd, exited := b.process()
 	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		select {
-		case <-b.exited:
-			return fmt.Errorf("box %s ended: %v\n%s", b.name, b.cmd.ProcessState, ts.ReadFile(b.log))
+		case <-exited:
+			return fmt.Errorf("box %s ended: %v\n%s", b.name, cmd.ProcessState, ts.ReadFile(b.log))
 		default:
 		}
 		resp, err := http.Get("http://" + b.http + "/healthz")
@@ -220,6 +231,40 @@ func (b *box) start(ts *testscript.TestScript, flags []string) error {
 		}
 	}
 	return fmt.Errorf("box %s does not become healthy\n%s", b.name, ts.ReadFile(b.log))
+}
+
+// launch starts the program, unless the script has ended.
+func (b *box) launch() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return errors.New("the script has ended")
+	}
+	log, err := os.OpenFile(b.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	b.cmd = exec.Command(b.program, append([]string{"run", "--data", b.data, "--listen", b.listen, "--http", b.http, "--name", b.name}, b.flags...)...)
+	b.cmd.Stdout, b.cmd.Stderr = log, log
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
+	if b.first != nil {
+		if err := b.first.attach(b.cmd); err != nil {
+			return err
+		}
+	}
+	if err := b.cmd.Start(); err != nil {
+		return err
+	}
+	for _, f := range b.cmd.ExtraFiles {
+		f.Close()
+	}
+	b.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait()
+		close(exited)
+	}(b.cmd, b.exited)
+	return nil
 }
 
 // broken reports what no box may ever write to its log.
@@ -241,9 +286,15 @@ func (all *boxes) broken() error {
 // end kills what still runs when a script has ended.
 func (all *boxes) end() {
 	for _, b := range all.list {
-		if b.cmd != nil && b.cmd.Process != nil {
-			_ = b.cmd.Process.Kill()
-			<-b.exited
+		b.mu.Lock()
+		b.over = true
+		b.mu.Unlock()
+		if cmd, exited := b.process(); exited != nil {
+			_ = cmd.Process.Kill()
+			<-exited
+		}
+		if b.first != nil {
+			b.first.end()
 		}
 	}
 	if err := all.broken(); err != nil {

@@ -160,8 +160,9 @@ func meanwhileCmd(ts *testscript.TestScript, neg bool, args []string) {
 	case "kill":
 		ts.Check(cmd.Process.Kill())
 	case "killbox":
-		ts.Check(b.cmd.Process.Kill())
-		<-b.exited
+		cmd, exited := b.process()
+		ts.Check(cmd.Process.Kill())
+		<-exited
 	default:
 		ts.Fatalf("what is %s?", args[2])
 	}

@@ -14,6 +14,8 @@ import (
 
 	"cobox/appliance"
 	"cobox/appliance/config"
+	"cobox/appliance/machine"
+	"cobox/appliance/update"
 	"cobox/netlink/pairing"
 )
 
@@ -26,7 +28,7 @@ const memoryLimit = 48 << 20
 const drainTimeout = 30 * time.Second
 
 func (p *program) runCommand() *cobra.Command {
-	var listen, http, name string
+	var listen, http, name, keys string
 	var advertise []string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -51,6 +53,8 @@ directory.
 	flags.StringVar(&http, "http", config.DefaultHTTP, "address of the local pages /healthz and /metrics")
 	flags.StringVar(&name, "name", "", "name of the box (default: the one it has, cobox-xxxx at first)")
 	flags.StringArrayVar(&advertise, "advertise", nil, "address to tell others, HOST or HOST:PORT; may be repeated (default: found)")
+	flags.StringVar(&keys, "release-keys", update.KeysFile, "keys that updates of the system are signed with")
+	flags.MarkHidden("release-keys") // of no use but to the tests of the system
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		given := p.flags(cmd)
 		for flag, setting := range map[string]struct {
@@ -68,13 +72,13 @@ directory.
 		if err != nil {
 			return &usageError{err}
 		}
-		return p.serve(cmd.Context(), settings)
+		return p.serve(cmd.Context(), settings, keys)
 	}
 	return cmd
 }
 
 // serve runs the box until a signal comes.
-func (p *program) serve(ctx context.Context, settings config.Config) error {
+func (p *program) serve(ctx context.Context, settings config.Config, keys string) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -93,7 +97,17 @@ func (p *program) serve(ctx context.Context, settings config.Config) error {
 		}
 	})
 
-	err := appliance.Run(ctx, appliance.Config{
+	system, err := machine.Inherited(os.Getenv)
+	if err != nil {
+		return err
+	}
+	if system != nil {
+		defer system.Close()
+	}
+	err = appliance.Run(ctx, appliance.Config{
+		Machine:     system,
+		ReleaseKeys: keys,
+
 		Settings: settings,
 		Version:  version,
 		Logger:   log,
