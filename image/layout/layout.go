@@ -10,8 +10,9 @@
 //	3          133 MiB     96 MiB    FAT32 "SLOT-B": another
 //	4          229 MiB     the rest  ext4 "COBOX": the box's data
 //
-// Start at [Table] for the partitions and at [Autoboot] for the choice of a
-// slot. The bytes are specified in FORMAT.md.
+// Start at [Table] for the partitions, at [Autoboot] for the choice of a slot and
+// at [DataDisk] for a disk that holds the data instead. The bytes are specified
+// in FORMAT.md.
 package layout
 
 import "fmt"

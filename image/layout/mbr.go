@@ -71,15 +71,19 @@ func (t *Table) AppendMBR(b []byte) []byte {
 	binary.LittleEndian.PutUint32(sector[mbrIDOffset:], DiskID)
 	for n := 1; n <= 4; n++ {
 		p, _ := t.Partition(n)
-		e := sector[mbrTableOffset+(n-1)*mbrEntrySize:][:mbrEntrySize]
-		copy(e[1:4], "\xfe\xff\xff")
-		e[4] = mbrType(n)
-		copy(e[5:8], "\xfe\xff\xff")
-		binary.LittleEndian.PutUint32(e[8:], uint32(p.Start/SectorSize))
-		binary.LittleEndian.PutUint32(e[12:], uint32(p.Size/SectorSize))
+		putMBREntry(sector[mbrTableOffset+(n-1)*mbrEntrySize:], mbrType(n), p)
 	}
 	sector[mbrMagicOffset], sector[mbrMagicOffset+1] = 0x55, 0xaa
 	return append(b, sector...)
+}
+
+// putMBREntry writes one entry of a partition table.
+func putMBREntry(e []byte, kind byte, p Partition) {
+	copy(e[1:4], "\xfe\xff\xff")
+	e[4] = kind
+	copy(e[5:8], "\xfe\xff\xff")
+	binary.LittleEndian.PutUint32(e[8:], uint32(p.Start/SectorSize))
+	binary.LittleEndian.PutUint32(e[12:], uint32(p.Size/SectorSize))
 }
 
 func mbrType(n int) byte {
