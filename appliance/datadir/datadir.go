@@ -4,6 +4,8 @@
 //	LOCK          flock of the process that has the directory open, and who it is
 //	identity      the box's two private keys (0600); see FORMAT.md
 //	db/           everything else: replicas, roster, receipts, events
+//	peers         who may connect, for times in which db is elsewhere (0600)
+//	moved         says that db was moved to a disk of its own, and to which
 //	coboxd.toml   settings, written by people only
 //	provision     identity and pairing secret made elsewhere; taken once, then removed
 //	pairing.png   the pairing code, as long as the box is unclaimed (0600)
@@ -39,6 +41,8 @@ const (
 	identityName  = "identity"
 	provisionName = "provision"
 	storeName     = "db"
+	peersName     = "peers"
+	movedName     = "moved"
 	settingsName  = "coboxd.toml"
 	pictureName   = "pairing.png"
 	textName      = "pairing.txt"
@@ -70,6 +74,21 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("datadir: %s has format %d; this program knows formats up to %d", e.Path, e.Found, Format)
 }
 
+// A MovedError says that the box's data was moved to a disk of its own. What is
+// left in the directory must not become an empty box.
+type MovedError struct {
+	Path string
+	Disk string // its id, 32 hexadecimal digits; "" if the mark is damaged
+}
+
+func (e *MovedError) Error() string {
+	disk := "a disk of its own"
+	if e.Disk != "" {
+		disk = "the disk " + e.Disk
+	}
+	return fmt.Sprintf("datadir: the data of %s was moved to %s, which is not here", e.Path, disk)
+}
+
 // ErrNoBox is returned by Open without Create when there is no box in the
 // directory.
 var ErrNoBox = errors.New("datadir: there is no box in this directory")
@@ -78,6 +97,9 @@ var ErrNoBox = errors.New("datadir: there is no box in this directory")
 type Options struct {
 	// Create makes the directory and its FORMAT if they are not there.
 	Create bool
+	// Waiting opens a directory whose data is elsewhere. Then only Identity and
+	// Peers are of use.
+	Waiting bool
 	// Holder is what others are told while the lock is held; "pid N" is added.
 	Holder string
 }
@@ -88,10 +110,12 @@ type Dir struct {
 	root     *os.Root
 	lock     *os.File
 	readOnly bool // the file system is; nothing can be changed
+	waiting  bool // the data is elsewhere
 }
 
 // Open locks the directory at path and checks its format. It returns an
-// *[InUseError], a *[NewerError] or [ErrNoBox] where those are the reason.
+// *[InUseError], a *[NewerError], a *[MovedError] or [ErrNoBox] where those are
+// the reason.
 func Open(path string, o Options) (*Dir, error) {
 	if o.Create {
 		if err := os.MkdirAll(path, 0o700); err != nil {
@@ -108,7 +132,7 @@ func Open(path string, o Options) (*Dir, error) {
 		}
 		return nil, fmt.Errorf("datadir: opening the data directory: %w", err)
 	}
-	d := &Dir{path: path, root: root}
+	d := &Dir{path: path, root: root, waiting: o.Waiting}
 	if err := d.open(o); err != nil {
 		d.Close()
 		return nil, err
@@ -129,6 +153,9 @@ func (d *Dir) open(o Options) error {
 	}
 	// Read again: only the holder of the lock writes it.
 	if found, err = d.format(); err != nil {
+		return err
+	}
+	if err := d.moved(); err != nil {
 		return err
 	}
 	if found == 0 {
@@ -212,7 +239,7 @@ func (d *Dir) removeUnfinished() error {
 	if d.readOnly {
 		return nil
 	}
-	for _, name := range []string{formatName, identityName, pictureName, textName} {
+	for _, name := range []string{formatName, identityName, pictureName, textName, peersName, movedName} {
 		if err := d.root.Remove(name + tmpSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("datadir: removing an unfinished file: %w", err)
 		}
@@ -246,13 +273,15 @@ func (d *Dir) takeLock(holder string) error {
 	return nil
 }
 
-func (d *Dir) read(name string) ([]byte, error) {
+func (d *Dir) read(name string) ([]byte, error) { return d.readAtMost(name, maxSmallFile) }
+
+func (d *Dir) readAtMost(name string, limit int64) ([]byte, error) {
 	f, err := d.root.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("datadir: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSmallFile))
+	b, err := io.ReadAll(io.LimitReader(f, limit))
 	if err != nil {
 		return nil, fmt.Errorf("datadir: reading %s: %w", name, err)
 	}

@@ -33,8 +33,9 @@ func fixed() *Identity {
 // The forms on disk never change: boxes and stickers outlive programs.
 func TestKnownAnswers(t *testing.T) {
 	p := &Provision{Identity: fixed(), InviteID: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, Secret: [16]byte{15: 9}}
-	got := fmt.Sprintf("identity %x\nprovision %x\npublic %x\n",
-		AppendIdentity(nil, fixed()), AppendProvision(nil, p), fixed().StaticPublic())
+	got := fmt.Sprintf("identity %x\nprovision %x\npublic %x\npeers %x\nmoved %s",
+		AppendIdentity(nil, fixed()), AppendProvision(nil, p), fixed().StaticPublic(),
+		AppendPeers(nil, fixedPeers()), AppendMoved(nil, [16]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}))
 	want, err := os.ReadFile(filepath.Join("testdata", "known.txt"))
 	if err != nil {
 		t.Fatal(err)

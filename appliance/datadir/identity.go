@@ -194,10 +194,16 @@ func (d *Dir) Identity() (*Identity, *Provision, error) {
 				return nil, nil, fmt.Errorf("datadir: protecting the identity: %w", err)
 			}
 		}
+		if err := d.checkStore(); err != nil {
+			return nil, nil, err
+		}
 		return id, p, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
+	}
+	if d.waiting {
+		return nil, nil, fmt.Errorf("datadir: %s does not say which box it is: its file %q is missing", d.path, identityName)
 	}
 	// A store without an identity has lost it: a new one would orphan every
 	// member, whose programs know the box by its key.
@@ -212,6 +218,22 @@ func (d *Dir) Identity() (*Identity, *Provision, error) {
 		return nil, nil, err
 	}
 	return id, p, nil
+}
+
+// checkStore refuses a box that has run and whose store is gone: an empty one
+// would be a stranger to its members.
+func (d *Dir) checkStore() error {
+	if d.waiting {
+		return nil
+	}
+	_, err := d.root.Lstat(storeName)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil // the store says by itself what is wrong with it
+	}
+	if _, err := d.root.Lstat(peersName); err != nil {
+		return nil // its first start was cut off
+	}
+	return fmt.Errorf("datadir: %s is a box that has run, but its store %q is missing; put it back from a copy, or name an empty directory for a new box", d.path, storeName)
 }
 
 // RemoveProvision deletes the provisioning file, which must have been taken.

@@ -1,8 +1,11 @@
 package roster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"cobox/netlink/noiseconn"
@@ -58,6 +61,31 @@ func (r *Roster) Link(key account.NoiseKey) (noiseconn.PSK, Peer, bool) {
 		return noiseconn.PSK{}, Peer{}, false
 	}
 	return noiseconn.PSK(psk), p, true
+}
+
+// Login is somebody who may log in.
+type Login struct {
+	Peer
+	PSK           noiseconn.PSK // the secret that goes with the key
+	Administrator bool
+}
+
+// Logins lists all that may log in, in the order of their keys.
+func (r *Roster) Logins() []Login {
+	r.mu.RLock()
+	keys := make([]account.NoiseKey, 0, len(r.byNoise)+len(r.keys)+len(r.byRecovery))
+	keys = slices.AppendSeq(keys, maps.Keys(r.byNoise))
+	keys = slices.AppendSeq(keys, maps.Keys(r.keys))
+	keys = slices.AppendSeq(keys, maps.Keys(r.byRecovery))
+	r.mu.RUnlock()
+	slices.SortFunc(keys, func(a, b account.NoiseKey) int { return bytes.Compare(a[:], b[:]) })
+	var list []Login
+	for _, key := range slices.Compact(keys) {
+		if psk, p, ok := r.Link(key); ok {
+			list = append(list, Login{p, psk, r.Administers(p)})
+		}
+	}
+	return list
 }
 
 // Allowed reports whether p may (still) be connected.

@@ -61,13 +61,17 @@ type Store interface {
 // Change is one key to be set, or deleted if Value is nil.
 type Change struct{ Key, Value []byte }
 
-// Options are the clocks of a roster; both are required.
+// Options are the clocks of a roster, both of which are required, and who is
+// told of changes.
 type Options struct {
 	// Elapsed is how long the box has been running in its whole life. It never
 	// goes back, also not across restarts, and no setting of a clock moves it.
 	Elapsed func() time.Duration
 	// Wall is the time of day as far as the box knows it.
 	Wall func() time.Time
+	// Changed is called after each change, when it is durable and visible. It
+	// must not block or change the roster. It may be nil.
+	Changed func()
 }
 
 // ErrBroken is returned for every change after a commit that failed.
@@ -254,9 +258,12 @@ func (r *Roster) change(fn func(*change) error) error {
 		return fmt.Errorf("roster: storing a change: %w", err)
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, apply := range c.apply {
 		apply()
+	}
+	r.mu.Unlock()
+	if r.o.Changed != nil {
+		r.o.Changed()
 	}
 	return nil
 }

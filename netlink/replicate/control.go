@@ -18,6 +18,11 @@ const FeatureUploads uint64 = 1 << 0
 // BootID names one run of a program, so that a peer sees that it restarted.
 type BootID [16]byte
 
+// FeatureWaiting is the bit of a box that waits for its data: it answers
+// requests about that and refuses all else with CodeWaiting. As far as logs go
+// it is not there.
+const FeatureWaiting uint64 = 1 << 1
+
 // Hello is what each side states first.
 //
 //	offset  bytes

@@ -31,12 +31,13 @@ const (
 	CodeInvalid     Code = 15 // a request that is well formed but makes no sense
 	CodeTimeout     Code = 16 // nothing was heard for too long
 	CodeReadOnly    Code = 17 // the peer takes in nothing now, but still serves
+	CodeWaiting     Code = 18 // the peer waits for its data, which is not lost; later it works again
 )
 
 var codeNames = [...]string{
 	"none", "internal", "protocol", "busy", "not allowed", "unknown log", "quota",
 	"no space", "frozen", "too large", "damaged", "not held", "unsupported",
-	"canceled", "shutdown", "invalid", "timeout", "read only",
+	"canceled", "shutdown", "invalid", "timeout", "read only", "waiting for its data",
 }
 
 // String returns the code in words.
