@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"sync/atomic"
@@ -45,9 +46,8 @@ func findAddresses(cfg *Config, ln net.Listener) func() ([]string, error) {
 	return func() ([]string, error) { return cfg.Settings.Addresses(ln.Addr(), cfg.interfaces) }
 }
 
-// watchAddresses keeps the addresses, and the pairing code that names them, up
-// to date until ctx ends.
-func (b *box) watchAddresses(ctx context.Context) error {
+// watch keeps the addresses up to date until ctx ends, and tells of others.
+func (a *addresses) watch(ctx context.Context, log *slog.Logger, others func()) error {
 	tick := time.NewTicker(addressesEvery)
 	defer tick.Stop()
 	for {
@@ -56,17 +56,14 @@ func (b *box) watchAddresses(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		changed, err := b.addresses.look()
+		changed, err := a.look()
 		if err != nil {
-			b.log.Warn("the box's addresses are unknown", "error", err)
+			log.Warn("the box's addresses are unknown", "error", err)
 			continue
 		}
-		if !changed {
-			continue
-		}
-		b.log.Info("the box has other addresses", "addresses", b.addresses.now())
-		if _, _, err := b.writeCode(); err != nil {
-			b.log.Error("the pairing code was not written anew", "error", err)
+		if changed {
+			log.Info("the box has other addresses", "addresses", a.now())
+			others()
 		}
 	}
 }

@@ -24,14 +24,14 @@ const (
 
 // links are the sessions that are open.
 type links struct {
-	roster *roster.Roster
+	allowed func(roster.Peer) bool // may be connected now
 
 	mu       sync.Mutex
 	sessions map[*replicate.Session]roster.Peer
 }
 
-func newLinks(r *roster.Roster) *links {
-	return &links{roster: r, sessions: make(map[*replicate.Session]roster.Peer)}
+func newLinks(allowed func(roster.Peer) bool) *links {
+	return &links{allowed: allowed, sessions: make(map[*replicate.Session]roster.Peer)}
 }
 
 // add takes a session in, unless there are too many. One whose peer has been
@@ -49,7 +49,7 @@ func (l *links) add(s *replicate.Session, p roster.Peer) {
 		s.Fail(&replicate.Error{Code: replicate.CodeBusy, Message: "too many links are open"})
 	}
 	l.sessions[s] = p
-	if !l.roster.Allowed(p) {
+	if !l.allowed(p) {
 		s.Fail(removedError())
 	}
 }
@@ -65,7 +65,7 @@ func (l *links) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for s, p := range l.sessions {
-		if !l.roster.Allowed(p) {
+		if !l.allowed(p) {
 			s.Fail(removedError())
 		}
 	}
@@ -170,29 +170,39 @@ func endings() []string {
 	return []string{endedGoodbye, endedPeer, endedRefused, endedViolation, endedTimeout, endedNetwork, endedStopped}
 }
 
-// ended counts a link that has ended. A member that broke the protocol is worth
-// an event: either its program or somebody who has its key is at fault.
-func (b *box) ended(ctx context.Context, log *slog.Logger, peer roster.Peer, err error) {
-	reason := endedNetwork
+// endingOf says what ended a link, and whether the peer broke the protocol.
+func endingOf(ctx context.Context, err error) (reason string, violated bool) {
 	var violation *replicate.ViolationError
 	var said *replicate.Error
 	switch {
 	case err == nil:
-		reason = endedGoodbye
+		return endedGoodbye, false
 	case errors.As(err, &violation):
-		reason = endedViolation
+		return endedViolation, true
+	case errors.As(err, &said):
+		if said.Code == replicate.CodeBusy {
+			return endedRefused, false
+		}
+		return endedPeer, false
+	case ctx.Err() != nil:
+		return endedStopped, false
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return endedTimeout, false
+	}
+	return endedNetwork, false
+}
+
+// ended counts a link that has ended. A member that broke the protocol is worth
+// an event: either its program or somebody who has its key is at fault.
+func (b *box) ended(ctx context.Context, log *slog.Logger, peer roster.Peer, err error) {
+	reason, violation := endingOf(ctx, err)
+	if violation {
 		log.Warn("a peer broke the protocol", "error", err)
 		b.events.repeat(admin.Event{Kind: admin.EventViolation, Account: &peer.Account, Device: &peer.Device,
 			Detail: "the device sent what no honest device sends"}, merklelog.LogID{})
-	case errors.As(err, &said):
-		reason = endedPeer
-		if said.Code == replicate.CodeBusy || !b.roster.Allowed(peer) {
-			reason = endedRefused
-		}
-	case ctx.Err() != nil:
-		reason = endedStopped
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		reason = endedTimeout
+	}
+	if reason == endedPeer && !b.roster.Allowed(peer) {
+		reason = endedRefused
 	}
 	b.metrics.ended.WithLabelValues(reason).Inc()
 	log.Debug("link closed", "reason", reason, "error", err)

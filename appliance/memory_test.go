@@ -316,6 +316,7 @@ func TestKnownAnswers(t *testing.T) {
 		}
 	}
 	fmt.Fprintf(&got, "number %x\n", appendNumber(nil, 0x0102030405060708))
+	fmt.Fprintf(&got, "disk %x\n", appendDisk(nil, "1234abcd"))
 	want, err := os.ReadFile("testdata/known.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -331,6 +332,16 @@ func FuzzParseKept(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if k, err := parseKept(b); err == nil && !bytes.Equal(appendKept(nil, k), b) {
+			t.Error("not canonical")
+		}
+	})
+}
+
+func FuzzParseDisk(f *testing.F) {
+	f.Add(appendDisk(nil, "1234abcd"))
+	f.Add(appendDisk(nil, ""))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if id, err := parseDisk(b); err == nil && !bytes.Equal(appendDisk(nil, id), b) {
 			t.Error("not canonical")
 		}
 	})

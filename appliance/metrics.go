@@ -35,7 +35,7 @@ var (
 	requestResults = []string{"ok", "refused", "failed"}
 )
 
-func newMetrics(version string, pairingResults, methods []string) *metrics {
+func newMetrics(version string, pairingResults, methods []string, waiting bool) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -61,7 +61,11 @@ func newMetrics(version string, pairingResults, methods []string) *metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "cobox_build_info", Help: "1, with the version in its labels.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version(), "arch": runtime.GOARCH}})
 	build.Set(1)
-	m.registry.MustRegister(m.refused, m.receipts, m.sessions, m.ended, m.denied, m.pairings, m.requests, m.quotaRefused, m.commit, build,
+	waits := prometheus.NewGauge(prometheus.GaugeOpts{Name: "cobox_waiting", Help: "1 if the box waits for its data, which is elsewhere."})
+	if waiting {
+		waits.Set(1)
+	}
+	m.registry.MustRegister(m.refused, m.receipts, m.sessions, m.ended, m.denied, m.pairings, m.requests, m.quotaRefused, m.commit, build, waits,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, r := range noiseconn.Reasons() {
 		m.refused.WithLabelValues(string(r))

@@ -17,42 +17,52 @@ import (
 // maxPages is how many connections the local pages take at a time.
 const maxPages = 32
 
-// pages serves /healthz and /metrics, and nothing else.
-func (b *box) pages() http.Handler {
+// health says how the box is.
+func (b *box) health() (status int, text string) {
+	switch {
+	case !b.ready.Load():
+		return http.StatusServiceUnavailable, "the box is starting or stopping"
+	case b.store.ReadOnly():
+		return http.StatusOK, "ok, but read-only: the store cannot be written"
+	}
+	return http.StatusOK, "ok"
+}
+
+// pages are /healthz and /metrics, and nothing else.
+type pages struct {
+	log     *slog.Logger
+	metrics *metrics
+	health  func() (status int, text string)
+}
+
+func (p *pages) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
-		if !b.ready.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			io.WriteString(w, "the box is starting or stopping\n")
-			return
-		}
-		if b.store.ReadOnly() {
-			io.WriteString(w, "ok, but read-only: the store cannot be written\n")
-			return
-		}
-		io.WriteString(w, "ok\n")
+		status, text := p.health()
+		w.WriteHeader(status)
+		io.WriteString(w, text+"\n")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(b.metrics.registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(b.log.Handler(), slog.LevelError),
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.metrics.registry, promhttp.HandlerOpts{
+		ErrorLog:            slog.NewLogLogger(p.log.Handler(), slog.LevelError),
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	}))
 	return mux
 }
 
-// servePages serves the local pages until ctx ends, and then a little longer,
-// so that whoever watches the box sees it stop.
-func (b *box) servePages(ctx context.Context, ln net.Listener) error {
+// serve serves the pages until ctx ends, and then a little longer, so that
+// whoever watches the box sees it stop.
+func (p *pages) serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
-		Handler:           b.pages(),
+		Handler:           p.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    8 << 10,
-		ErrorLog:          slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -71,6 +71,13 @@ func (b *box) writeCode() (text, picture string, err error) {
 	return text, picture, err
 }
 
+// newAddresses lets the pairing code name them.
+func (b *box) newAddresses() {
+	if _, _, err := b.writeCode(); err != nil {
+		b.log.Error("the pairing code was not written anew", "error", err)
+	}
+}
+
 // pair serves a connection of somebody who has a pairing secret.
 func (b *box) pair(ctx context.Context, c *noiseconn.Conn) {
 	e := &enroller{b: b, result: pairingFailed}

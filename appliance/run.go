@@ -51,6 +51,9 @@ type Config struct {
 	// ReleaseKeys is the file of the keys that updates are signed with; "" stands
 	// for update.KeysFile.
 	ReleaseKeys string
+	// Waiting, if it is not empty, says to people where the box's data is, if it is
+	// not in Settings.Data. The box then only says that; see waiting.go.
+	Waiting string
 
 	// for tests; the zero values are what a box needs
 	store      replica.Options
@@ -66,6 +69,7 @@ type Info struct {
 	Addresses []string // as given to peers
 	Code      string   // text of the pairing code; "" if the box is claimed
 	Picture   string   // path of its picture
+	Waiting   string   // what the box waits for, instead of serving; "" if it does not
 }
 
 // box is a running box.
@@ -94,15 +98,16 @@ type box struct {
 	holes    holes
 
 	ready    atomic.Bool
-	codeFile sync.Mutex // held while the pairing code is written or removed
-	checking sync.Mutex // held while a check runs
-	noting   sync.Mutex // held while it is recorded what came of an update
+	newPeers chan struct{} // the roster has changed; holds one
+	codeFile sync.Mutex    // held while the pairing code is written or removed
+	checking sync.Mutex    // held while a check runs
+	noting   sync.Mutex    // held while it is recorded what came of an update
 }
 
 // Run runs a box until ctx ends, then lets its sessions say goodbye, and closes
 // the store. It returns nil after such an end. Before it has changed anything
-// it may return a *datadir.InUseError or a *datadir.NewerError; an error that
-// wraps replica.ErrNewerFormat tells the same of the store.
+// it may return a *datadir.InUseError, a *datadir.MovedError or a
+// *datadir.NewerError; an error that wraps replica.ErrNewerFormat tells the same of the store.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Settings.Validate(); err != nil {
 		return err
@@ -113,12 +118,15 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.interfaces == nil {
 		cfg.interfaces = net.InterfaceAddrs
 	}
+	if cfg.Waiting != "" {
+		return runWaiting(ctx, &cfg)
+	}
 	dir, err := datadir.Open(cfg.Settings.Data, datadir.Options{Create: true, Holder: "coboxd run"})
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	b := &box{log: cfg.Logger, version: cfg.Version, dir: dir, claimed: cfg.Claimed, machine: cfg.Machine,
+	b := &box{log: cfg.Logger, version: cfg.Version, dir: dir, claimed: cfg.Claimed, machine: cfg.Machine, newPeers: make(chan struct{}, 1),
 		limits: replicate.NewLimits(0), gate: noiseconn.NewGate()}
 	rand.Read(b.boot[:])
 	if err := b.open(&cfg); err != nil {
@@ -168,16 +176,18 @@ func (b *box) open(cfg *Config) (err error) {
 	if b.memory, err = openMemory(b.store); err != nil {
 		return err
 	}
-	b.roster, err = roster.Open(rosterStore{b.memory, b.store.Table(rosterTable)}, b.memory.options())
+	options := b.memory.options()
+	options.Changed = b.rosterChanged
+	b.roster, err = roster.Open(rosterStore{b.memory, b.store.Table(rosterTable)}, options)
 	if err != nil {
 		return err
 	}
 	members.Store(b.roster)
-	b.links = newLinks(b.roster)
+	b.links = newLinks(b.roster.Allowed)
 	if b.events, err = openEvents(b.memory, b.log); err != nil {
 		return err
 	}
-	b.metrics = newMetrics(b.version, pairingResults(), admin.Methods())
+	b.metrics = newMetrics(b.version, pairingResults(), admin.Methods(), false)
 	b.receipts, err = openReceipts(b.memory, identity.Signer(), b.boot, b.metrics.receipts.Inc)
 	if err != nil {
 		return err
@@ -228,16 +238,16 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		return fmt.Errorf("appliance: listening for links: %w", err)
 	}
 	defer ln.Close()
-	pages, err := net.Listen("tcp", cfg.Settings.HTTP)
+	local, err := net.Listen("tcp", cfg.Settings.HTTP)
 	if err != nil {
 		return fmt.Errorf("appliance: listening for the local pages: %w", err)
 	}
-	defer pages.Close()
+	defer local.Close()
 	b.addresses.find = findAddresses(cfg, ln)
 	if _, err := b.addresses.look(); err != nil {
 		return err
 	}
-	info := Info{Listen: ln.Addr(), HTTP: pages.Addr(), Name: b.roster.Name(),
+	info := Info{Listen: ln.Addr(), HTTP: local.Addr(), Name: b.roster.Name(),
 		Key: b.identity.StaticPublic(), Addresses: b.addresses.now()}
 	if info.Code, info.Picture, err = b.writeCode(); err != nil {
 		return err
@@ -264,19 +274,22 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		}
 		return nil
 	})
-	serve(func() error { return b.servePages(serving, pages) })
-	serve(func() error { return b.watchAddresses(serving) })
 	if b.machine != nil {
 		serve(func() error { return b.watchTrial(serving, ln.Addr()) })
 	}
 	if b.updates != nil {
 		serve(func() error { return b.updates.Run(serving) })
 	}
+	page := &pages{log: b.log, metrics: b.metrics, health: b.health}
+	serve(func() error { return page.serve(serving, local) })
+	serve(func() error { return b.addresses.watch(serving, b.log, b.newAddresses) })
 	serve(func() error {
 		<-serving.Done()
 		b.ready.Store(false)
 		return nil
 	})
+	serve(func() error { b.noteDisk(serving); return nil })
+	g.Go(func() error { return b.keepPeers(remembering) })
 	g.Go(func() error { return b.memory.run(remembering) })
 	g.Go(func() error { return b.events.run(remembering) })
 	g.Go(func() error {

@@ -54,6 +54,8 @@ func (a administration) Serve(ctx context.Context, p replicate.Peer, r *replicat
 		admin.MethodDeviceRegister: {recovering, a.registerDevice, true},
 		admin.MethodDevices:        {member, a.accountDevices, false},
 		admin.MethodUpdate:         {(*roster.Roster).Administers, a.update, true},
+		admin.MethodDisks:          {(*roster.Roster).Administers, a.disks, false},
+		admin.MethodDiskUse:        {(*roster.Roster).Administers, a.useDisk, true},
 	}
 	method := r.Method
 	h, known := handlers[method]
@@ -92,12 +94,7 @@ func recovering(r *roster.Roster, p roster.Peer) bool {
 	return p.Kind == roster.KindRecovery && r.Allowed(p)
 }
 
-func (c *call) decode(into any) error {
-	if err := admin.Decode(c.body, into); err != nil {
-		return &replicate.Error{Code: replicate.CodeInvalid, Message: err.Error()}
-	}
-	return nil
-}
+func (c *call) decode(into any) error { return decode(c.body, into) }
 
 func quota(bytes uint64) admin.Quota {
 	if bytes == roster.Unlimited {
@@ -136,6 +133,10 @@ func (a administration) status(ctx context.Context, c *call) (any, error) {
 		s.Box = &admin.BoxStatus{Uptime: b.memory.uptime().Milliseconds(), Members: b.roster.CountMembers(), Logs: m.Logs,
 			Bytes: m.Held, Damaged: m.Damaged, Sessions: b.links.count(), Free: m.FreeBytes, DiskBytes: m.DiskBytes, DiskLow: m.Low}
 		s.Machine = b.machineStatus(ctx)
+		var err error
+		if s.Data, err = (disks{b.machine}).data(ctx); err != nil {
+			b.log.Error("where the data lies is unknown", "error", err)
+		}
 	}
 	return s, nil
 }

@@ -64,7 +64,7 @@ func (b *box) machineStatus(ctx context.Context) *admin.Machine {
 		return nil
 	}
 	return &admin.Machine{Slot: s.Slot, Trying: s.Trying, Release: admin.Release(s.Release), Board: s.Board, Floor: s.Floor,
-		Update: lastUpdate(s), Data: admin.DataPlace{Disk: s.Data.Disk, Problem: s.Data.Problem}}
+		Update: lastUpdate(s)}
 }
 
 func lastUpdate(s *machine.State) *admin.LastUpdate {

@@ -39,12 +39,15 @@ const (
 	MethodDeviceRegister = "device.register" // RegisterRequest, Registered
 	MethodDevices        = "devices"         // DevicesRequest, Devices
 	MethodUpdate         = "update"          // UpdateRequest and a bundle as upload, UpdateProgress…, Updated
+	MethodDisks          = "disks"           // DisksRequest, Disks
+	MethodDiskUse        = "disk.use"        // DiskUseRequest, CopyProgress…, Empty
 )
 
 // Methods lists all methods.
 func Methods() []string {
 	return []string{MethodStatus, MethodMembers, MethodInviteCreate, MethodInviteCancel, MethodQuotaSet,
-		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister, MethodDevices, MethodUpdate}
+		MethodMemberRemove, MethodCheck, MethodLog, MethodDeviceRegister, MethodDevices, MethodUpdate,
+		MethodDisks, MethodDiskUse}
 }
 
 // Empty is a body without anything in it.
@@ -72,6 +75,12 @@ type Status struct {
 	You       You        `json:"you"`
 	Box       *BoxStatus `json:"box,omitempty"`     // for administrators
 	Machine   *Machine   `json:"machine,omitempty"` // for administrators of a box that runs CoBox's own system
+	Data      *Data      `json:"data,omitempty"`    // for administrators of a box that knows its disks
+
+	// Waiting says, for people, what the box waits for. It then has none of its
+	// data, knows nothing that lies there, and answers only requests about that;
+	// "": it has it.
+	Waiting string `json:"waiting,omitempty"`
 }
 
 // You is what a box says of the account that asks.

@@ -36,6 +36,9 @@ const (
 	EventUpdateWritten  Kind = "update"     // an administrator had an update written; the box restarts to try it
 	EventUpdatePromoted Kind = "promoted"   // an update has proved itself and stays
 	EventUpdateFellBack Kind = "fell-back"  // an update has not; the system before runs again
+	EventDiskUse        Kind = "disk"       // an administrator lets a disk take the data
+	EventDataMoved      Kind = "data-moved" // the data lies on another disk than before
+	EventDataBack       Kind = "data-back"  // the data is here again, after the box had to wait for it
 )
 
 // Event is one entry of a box's event log. It names accounts and devices, and

@@ -15,7 +15,6 @@ type Machine struct {
 	Board   string      `json:"board"`            // that updates must be for
 	Floor   uint32      `json:"floor"`            // the lowest number that can be installed
 	Update  *LastUpdate `json:"update,omitempty"` // the last one, if there was any
-	Data    DataPlace   `json:"data"`
 }
 
 // UpdateResult is how far an update has come, and how it ended.
@@ -34,12 +33,6 @@ type LastUpdate struct {
 	Release
 	Result UpdateResult `json:"result"`
 	Reason string       `json:"reason,omitempty"` // for people, of a fall back
-}
-
-// DataPlace is where a box's data lies.
-type DataPlace struct {
-	Disk    string `json:"disk,omitempty"`    // its ID; "": where the system is, too
-	Problem string `json:"problem,omitempty"` // for people: why the data is not there; "": it is
 }
 
 // UpdateRequest announces a bundle, which comes as the request's upload.

@@ -207,8 +207,8 @@ func (c *Client) Disks(ctx context.Context) (*Disks, error) {
 	return d, c.call(ctx, MethodDisks, Empty{}, d, nil)
 }
 
-// UseDisk moves the box's data to a disk. coboxd is stopped on the way, so the
-// answer may be ErrClosed.
+// UseDisk makes a disk ready to take the box's data. A moment after it has
+// returned nil coboxd is stopped.
 func (c *Client) UseDisk(ctx context.Context, id string, progress func(CopyProgress)) error {
 	return c.call(ctx, MethodUseDisk, UseDisk{ID: id}, &Empty{}, reports(progress))
 }

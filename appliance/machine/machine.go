@@ -25,7 +25,7 @@ const (
 	MethodTry     = "try"     // Empty → Empty: restarts once into the other slot, a moment after the answer
 	MethodProved  = "proved"  // Empty → Empty: coboxd has checked itself; a system on trial may stay
 	MethodDisks   = "disks"   // Empty → Disks
-	MethodUseDisk = "usedisk" // UseDisk, CopyProgress… → Empty: moves the data to a disk and restarts, a moment after the answer
+	MethodUseDisk = "usedisk" // UseDisk, CopyProgress… → Empty: a disk is ready; a moment after the answer coboxd is stopped and the data is moved
 )
 
 // Empty is nothing in particular.
@@ -71,6 +71,17 @@ type Update struct {
 type Data struct {
 	Disk    string `json:"disk,omitempty"`    // ID of the disk; "": on the disk that the system starts from
 	Problem string `json:"problem,omitempty"` // for people: why it is not there; "": it is
+	Away    int64  `json:"away,omitempty"`    // seconds for which it was not there before this coboxd started
+	Move    *Move  `json:"move,omitempty"`    // that goes on, or the last one if it failed
+}
+
+// Move is how moving the data to a disk goes on. It begins with the answer to
+// UseDisk. Meanwhile coboxd waits (see appliance/datadir/FORMAT.md), for there
+// is no other way to tell members that nothing is lost.
+type Move struct {
+	Disk string `json:"disk"` // ID
+	CopyProgress
+	Failed string `json:"failed,omitempty"` // for people: why it has ended; the data is where it was
 }
 
 // Install asks for a bundle to be written. It lies in the file UpdateFile of
@@ -112,6 +123,7 @@ type Disk struct {
 // Disks are all that are plugged in.
 type Disks struct {
 	Disks []Disk `json:"disks"`
+	Used  uint64 `json:"used"` // bytes that the box's data has; 0: not known
 }
 
 // UseDisk asks for a disk to take the box's data.
