@@ -95,6 +95,7 @@ func explain(err error, cmd *cobra.Command) (code int, hint string) {
 	var field *config.FieldError
 	var inUse *datadir.InUseError
 	var newer *datadir.NewerError
+	var moved *datadir.MovedError
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage, "See: " + cmd.CommandPath() + " --help"
@@ -110,6 +111,8 @@ func explain(err error, cmd *cobra.Command) (code int, hint string) {
 		return exitInUse, "Stop the other process first."
 	case errors.As(err, &newer), errors.Is(err, replica.ErrNewerFormat):
 		return exitNewer, "Install the newer version again; nothing was changed."
+	case errors.As(err, &moved):
+		return exitFailed, "Start the box with that disk plugged in. It never starts empty in place of its data;\nfor a new box, name another directory with --data."
 	case errors.Is(err, datadir.ErrNoBox):
 		return exitFailed, "Name the box's directory with --data, or start a new box with: coboxd run"
 	case errors.Is(err, datadir.ErrNoCode):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -28,7 +29,7 @@ const memoryLimit = 48 << 20
 const drainTimeout = 30 * time.Second
 
 func (p *program) runCommand() *cobra.Command {
-	var listen, http, name, keys string
+	var listen, http, name, keys, waiting string
 	var advertise []string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -55,6 +56,8 @@ directory.
 	flags.StringArrayVar(&advertise, "advertise", nil, "address to tell others, HOST or HOST:PORT; may be repeated (default: found)")
 	flags.StringVar(&keys, "release-keys", update.KeysFile, "keys that updates of the system are signed with")
 	flags.MarkHidden("release-keys") // of no use but to the tests of the system
+	flags.StringVar(&waiting, "waiting", "", "only tell members TEXT, because the data is elsewhere (see appliance/datadir/FORMAT.md)")
+	flags.Lookup("waiting").Hidden = true // for the first process of a box
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		given := p.flags(cmd)
 		for flag, setting := range map[string]struct {
@@ -72,19 +75,29 @@ directory.
 		if err != nil {
 			return &usageError{err}
 		}
-		return p.serve(cmd.Context(), settings, keys)
+		if flags.Changed("waiting") && waiting == "" {
+			return &usageError{errors.New("--waiting needs to say what the box waits for")}
+		}
+		return p.serve(cmd.Context(), settings, keys, waiting)
 	}
 	return cmd
 }
 
 // serve runs the box until a signal comes.
-func (p *program) serve(ctx context.Context, settings config.Config, keys string) error {
+func (p *program) serve(ctx context.Context, settings config.Config, keys, waiting string) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	log := p.logger(slog.LevelInfo)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	first, err := machine.Inherited(os.Getenv)
+	if err != nil {
+		return err
+	}
+	if first != nil {
+		defer func() { err = errors.Join(err, first.Close()) }()
+	}
 	stuck := make(chan struct{})
 	defer close(stuck)
 	context.AfterFunc(ctx, func() {
@@ -97,21 +110,14 @@ func (p *program) serve(ctx context.Context, settings config.Config, keys string
 		}
 	})
 
-	system, err := machine.Inherited(os.Getenv)
-	if err != nil {
-		return err
-	}
-	if system != nil {
-		defer system.Close()
-	}
 	err = appliance.Run(ctx, appliance.Config{
-		Machine:     system,
+		Settings:    settings,
+		Version:     version,
+		Logger:      log,
+		Machine:     first,
 		ReleaseKeys: keys,
-
-		Settings: settings,
-		Version:  version,
-		Logger:   log,
-		Ready:    p.ready,
+		Waiting:     waiting,
+		Ready:       p.ready,
 		Claimed: func() {
 			if p.JSON {
 				p.Emit("claimed", struct{}{})
@@ -145,11 +151,15 @@ func (p *program) ready(info appliance.Info) {
 			Addresses []string `json:"addresses"`
 			Code      string   `json:"code,omitempty"`
 			Picture   string   `json:"picture,omitempty"`
-		}{info.Name, info.Key.String(), info.Listen.String(), info.HTTP.String(), info.Addresses, info.Code, info.Picture})
+			Waiting   string   `json:"waiting,omitempty"`
+		}{info.Name, info.Key.String(), info.Listen.String(), info.HTTP.String(), info.Addresses, info.Code, info.Picture, info.Waiting})
 		return
 	}
 	fmt.Fprintf(p.Stdout, "%s accepts links at %s; health and metrics are at http://%s/healthz and /metrics\n",
 		info.Name, info.Listen, info.HTTP)
+	if info.Waiting != "" {
+		fmt.Fprintf(p.Stdout, "It does not serve, but waits: %s\n", info.Waiting)
+	}
 	if len(info.Addresses) == 0 {
 		fmt.Fprintln(p.Stdout, "No address was found at which others can reach it; give one with --advertise.")
 	}
