@@ -16,7 +16,7 @@ func (a *app) boxCommand() *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:     "box",
-		Short:   "Administer a box: invites, members, quotas, checks, its log, updates",
+		Short:   "Administer a box: invites, members, quotas, checks, its log, updates, its disks",
 		Example: "  cobox box status\n  cobox box members --box shelf",
 		Long: `Administers a box over the link. Only its administrators may: whoever claimed
 it with pair. With more than one box, say which with --box.`,
@@ -31,6 +31,7 @@ it with pair. With more than one box, say which with --box.`,
 	c.AddCommand(
 		a.boxInviteCommand(&name), a.boxMembersCommand(&name), a.boxQuotaCommand(&name), a.boxRemoveCommand(&name),
 		a.boxStatusCommand(&name), a.boxCheckCommand(&name), a.boxLogCommand(&name), a.boxUpdateCommand(&name),
+		a.boxDiskCommand(&name),
 	)
 	return c
 }
@@ -55,6 +56,7 @@ func (a *app) oneBox(ctx context.Context, name string) (*link, func(), error) {
 		box = st.Boxes[0]
 	}
 	f := a.newFleet(st, []*device.Box{box})
+	f.admin = true
 	f.connect(ctx)
 	l := f.links[0]
 	if err := l.wait(ctx); err != nil {

@@ -22,11 +22,20 @@ type boxStatusEvent struct {
 	Elapsed   int64       `json:"elapsed_seconds"`
 	ReadOnly  bool        `json:"read_only"`
 	You       admin.You   `json:"you"`
-	State     *stateOfBox `json:"state,omitempty"` // for its administrators
+	State     *stateOfBox `json:"state,omitempty"`   // for its administrators, unless it waits
+	Data      *dataOfBox  `json:"data,omitempty"`    // for its administrators, if it knows its disks
+	Move      *admin.Move `json:"move,omitempty"`    // of the data to a disk, that goes on or was the last one and failed
+	Waiting   string      `json:"waiting,omitempty"` // what it waits for; it then knows nothing of what lies where its data is
 
 	// For its administrators, if it runs CoBox's own system.
 	System *systemOfBox `json:"system,omitempty"`
 	Update *updateOfBox `json:"update,omitempty"` // the last one
+}
+
+// dataOfBox is where a box's data lies.
+type dataOfBox struct {
+	Disk    string `json:"disk,omitempty"`
+	Problem string `json:"problem,omitempty"`
 }
 
 type stateOfBox struct {
@@ -47,9 +56,7 @@ type systemOfBox struct {
 	Slot    string `json:"slot"`
 	Trying  bool   `json:"trying"`
 	Board   string `json:"board"`
-	Floor   uint32 `json:"floor"`                  // the lowest number that can be installed
-	Disk    string `json:"data_disk,omitempty"`    // absent: the disk of the system
-	Problem string `json:"data_problem,omitempty"` // why the data is not there
+	Floor   uint32 `json:"floor"` // the lowest number that can be installed
 }
 
 func (s *systemOfBox) text() string {
@@ -100,12 +107,16 @@ func newBoxStatusEvent(b *device.Box, s *admin.Status) boxStatusEvent {
 	e := boxStatusEvent{
 		Box: boxID(b), BoxName: s.Name, Version: s.Version, Addresses: append([]string{}, s.Addresses...),
 		Time: unixTime(s.Wall), Elapsed: s.Elapsed / 1000, ReadOnly: s.ReadOnly, You: s.You,
+		Waiting: s.Waiting,
+	}
+	if d := s.Data; d != nil {
+		e.Data, e.Move = &dataOfBox{d.Disk, d.Problem}, d.Move
 	}
 	if x := s.Box; x != nil {
 		e.State = &stateOfBox{x.Uptime / 1000, x.Members, x.Logs, x.Bytes, x.Damaged, x.Sessions, x.DiskBytes, x.Free, x.DiskLow}
 	}
 	if m := s.Machine; m != nil {
-		e.System = &systemOfBox{m.Release.Version, m.Release.Number, m.Slot, m.Trying, m.Board, m.Floor, m.Data.Disk, m.Data.Problem}
+		e.System = &systemOfBox{m.Release.Version, m.Release.Number, m.Slot, m.Trying, m.Board, m.Floor}
 		if u := m.Update; u != nil {
 			e.Update = &updateOfBox{u.Version, u.Number, string(u.Result), u.Reason}
 		}
@@ -118,7 +129,14 @@ func (e boxStatusEvent) Text() string {
 	rows := [][]string{
 		{"Box", ui.Printable(e.BoxName)}, {"Version", ui.Printable(e.Version)}, {"Key", e.Box},
 		{"Addresses", ui.Printable(strings.Join(e.Addresses, " "))},
-		{"You use", usedText(e.You)},
+	}
+	if e.Waiting == "" {
+		rows = append(rows, []string{"You use", usedText(e.You)})
+	} else {
+		rows = append(rows, []string{"State", "waits: " + ui.Printable(e.Waiting)})
+	}
+	if e.Data != nil {
+		rows = append(rows, []string{"Data on", dataText(&admin.Data{Disk: e.Data.Disk, Problem: e.Data.Problem, Move: e.Move})})
 	}
 	if e.ReadOnly {
 		rows = append(rows, []string{"State", "read-only: it takes in nothing, and still serves restores"})
@@ -133,12 +151,6 @@ func (e boxStatusEvent) Text() string {
 	}
 	if s := e.System; s != nil {
 		rows = append(rows, []string{"System", s.text()})
-		if s.Disk != "" {
-			rows = append(rows, []string{"Data disk", ui.Printable(s.Disk)})
-		}
-		if s.Problem != "" {
-			rows = append(rows, []string{"Data", ui.Printable(s.Problem)})
-		}
 	}
 	if e.Update != nil {
 		rows = append(rows, []string{"Last update", e.Update.text()})

@@ -18,7 +18,8 @@ type boxEvent struct {
 	Paired        ui.Time    `json:"paired"`
 	Reachable     bool       `json:"reachable"`
 	Problem       string     `json:"problem,omitempty"`
-	You           *admin.You `json:"you,omitempty"` // if the box answered
+	Waiting       string     `json:"waiting,omitempty"` // what the box waits for, and has no data until then
+	You           *admin.You `json:"you,omitempty"`     // if the box answered
 }
 
 func (boxEvent) Type() string { return "box" }
@@ -48,6 +49,7 @@ func (a *app) boxesCommand() *cobra.Command {
 				return err
 			}
 			f := a.newFleet(st, st.Boxes)
+			f.admin = true
 			f.connect(ctx)
 			defer f.close()
 			if err := f.waitTried(ctx); err != nil {
@@ -69,7 +71,12 @@ func (a *app) boxesCommand() *cobra.Command {
 					} else {
 						e.You = &s.You
 						used, quota = ui.Bytes(s.You.Used), quotaText(s.You.Quota)
-						if s.ReadOnly {
+						switch {
+						case s.Waiting != "":
+							// What is used of what lies where the data is.
+							e.You, e.Waiting = nil, s.Waiting
+							state, used, quota = "waits: "+ui.Printable(s.Waiting), "", ""
+						case s.ReadOnly:
 							state = "read-only"
 						}
 					}

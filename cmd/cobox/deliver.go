@@ -390,7 +390,10 @@ func notDelivered(failed map[*link]error, waiting uint64) error {
 	for l, err := range failed {
 		var refused *replicate.Error
 		var holes *replicate.HolesError
-		if errors.As(err, &refused) {
+		var waits *waitingError
+		if errors.As(err, &waits) {
+			f.Hint = waitingHint + "\n" + f.Hint
+		} else if errors.As(err, &refused) {
 			return refusal(l.box.Name, refused)
 		}
 		if errors.As(err, &holes) {

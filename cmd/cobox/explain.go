@@ -69,6 +69,8 @@ func explain(err error) *ui.Failure {
 
 const hangUpHint = "It hangs up on whoever it does not know: this device or its member may have been removed.\nAsk the box's administrator for an invite."
 
+const waitingHint = "The box is on and can be reached, but its data cannot: it takes in and gives back nothing until then.\nNothing is lost. Its administrator sees more with 'cobox box status'."
+
 func rootCause(err error) error {
 	for {
 		next := errors.Unwrap(err)
@@ -116,6 +118,12 @@ func refusal(box string, e *replicate.Error) *ui.Failure {
 	case replicate.CodeNotAllowed:
 		f.Code = "not_allowed"
 		f.Hint = "Only an administrator of the box may do this, or the box no longer knows this device."
+	case replicate.CodeWaiting:
+		f.Exit, f.Code, f.What = ui.ExitNoBox, "box_waiting", who+" waits for its data"
+		if e.Message != "" {
+			f.What += ": " + ui.Printable(e.Message)
+		}
+		f.Hint = waitingHint
 	case replicate.CodeBusy, replicate.CodeShutdown:
 		f.Code = "busy"
 		f.Hint = "Try again in a minute."

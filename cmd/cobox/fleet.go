@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"cobox/appliance/admin"
 	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/noiseconn"
@@ -30,6 +31,7 @@ type fleet struct {
 	a      *app
 	st     *device.State
 	keep   bool // dial again when a link ends
+	admin  bool // boxes that wait for their data count as reached
 	limits *replicate.Limits
 	boot   replicate.BootID
 	links  []*link
@@ -52,6 +54,8 @@ type link struct {
 	changed chan struct{}      // closed and replaced when current changes
 	used    string             // address of current
 	stated  []string           // addresses that the box stated
+	waits   string             // what the box said that it waits for; "" if it is well
+	heard   bool               // the box has stated something
 	greeted bool               // there was a session
 }
 
@@ -85,23 +89,24 @@ func (f *fleet) close() {
 	f.cancel()
 	f.wg.Wait()
 	f.cancel = nil
-	f.rememberAddresses()
+	f.remember()
 }
 
-// rememberAddresses stores what was learnt of where boxes are, if that is not
-// what is stored already.
-func (f *fleet) rememberAddresses() {
+// remember stores what was learnt of where boxes are and what they wait for, if
+// that is not what is stored already.
+func (f *fleet) remember() {
 	for _, l := range f.links {
-		if l.used == "" {
+		if l.used == "" || !l.heard {
 			continue
 		}
-		if b := *l.box; !b.Saw(l.used, l.stated) {
+		if b := *l.box; !b.Saw(l.used, l.stated) && b.Waiting == l.waits {
 			continue
 		}
 		f.a.update(f.st, func(st *device.State) {
 			for _, b := range st.Boxes {
 				if b.Static == l.box.Static {
 					b.Saw(l.used, l.stated)
+					b.Waiting = l.waits
 				}
 			}
 		})
@@ -179,6 +184,10 @@ func unreachableBox(name string, err error) error {
 }
 
 func unreachableHint(err error) string {
+	var waits *waitingError
+	if errors.As(err, &waits) {
+		return waitingHint
+	}
 	if errors.Is(err, noiseconn.ErrNoAnswer) {
 		return hangUpHint
 	}
@@ -195,15 +204,19 @@ func (l *link) run(ctx context.Context) {
 			pause = redialFirst
 			done := make(chan error, 1)
 			go func() { done <- session.Run(ctx) }()
+			var waits error
 			if hello, herr := session.PeerHello(ctx); herr == nil {
-				l.mu.Lock()
-				l.stated, l.greeted = hello.Addresses, true
-				l.mu.Unlock()
-				l.set(session, nil)
-				first()
+				if waits = l.greet(ctx, session, hello); waits == nil {
+					l.set(session, nil)
+					first()
+				} else {
+					session.Close()
+				}
 			}
 			err = <-done
-			if err == nil {
+			if waits != nil {
+				err = waits
+			} else if err == nil {
 				err = errors.New("the box ended the connection")
 			}
 		}
@@ -220,6 +233,34 @@ func (l *link) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// A waitingError is a box that is there, but whose data is not: for whoever
+// wants that it is out of reach.
+type waitingError struct{ what string }
+
+func (e *waitingError) Error() string { return e.what }
+
+// greet notes what a box states. One that waits for its data is asked what for;
+// unless the command is about that, it is then an error.
+func (l *link) greet(ctx context.Context, session *replicate.Session, hello *replicate.Hello) error {
+	waits := ""
+	if hello.Features&replicate.FeatureWaiting != 0 {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		waits = "it waits for its data"
+		if s, err := call[admin.Status](ctx, &link{session: session}, admin.MethodStatus, admin.StatusRequest{}, nil); err == nil && s.Waiting != "" {
+			waits = s.Waiting
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stated, l.waits, l.heard = hello.Addresses, waits, true
+	if waits != "" && !l.f.admin {
+		return &waitingError{waits}
+	}
+	l.greeted = true
+	return nil
 }
 
 func (l *link) set(s *replicate.Session, err error) {

@@ -191,6 +191,10 @@ func candidatesOf(code any, acct *seal.Account, address string) ([]candidate, er
 func noRecovery(err error) error {
 	f := &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box let this account in", Err: err,
 		Hint: "Is the box on, and on this network? Give its address with --address HOST:PORT if it has changed."}
+	if errors.Is(err, &replicate.Error{Code: replicate.CodeWaiting}) {
+		f.Hint = waitingHint
+		return f
+	}
 	if errors.Is(err, noiseconn.ErrNoAnswer) || errors.Is(err, noiseconn.ErrBadAnswer) {
 		f.Exit, f.Code = ui.ExitFailed, "wrong_phrase"
 		f.What, f.Err = "the box does not know the account of this phrase", nil

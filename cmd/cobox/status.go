@@ -130,6 +130,11 @@ func (a *app) status() error {
 	if len(rows) > 1 {
 		a.ui.Table(rows)
 	}
+	for _, b := range st.Boxes {
+		if b.Waiting != "" {
+			a.ui.Warnf("when box %q was last reached, it waited: %s", ui.Printable(b.Name), b.Waiting)
+		}
+	}
 	for _, e := range spaces {
 		a.ui.Emit(e)
 	}

@@ -65,6 +65,9 @@ type Box struct {
 	Addresses     []string // host:port, the one that worked last first
 	Version       uint8    // the highest protocol version authenticated with it
 	Paired        time.Time
+	// Waiting is what the box said that it waits for, when it was last reached; ""
+	// if it was well.
+	Waiting string
 }
 
 // MaxAddresses is how many addresses of a box are remembered.
@@ -331,6 +334,7 @@ type (
 		Addresses     []string  `json:"addresses"`
 		Version       uint8     `json:"version"`
 		Paired        time.Time `json:"paired"`
+		Waiting       string    `json:"waiting,omitempty"`
 	}
 	spaceJSON struct {
 		Name    string    `json:"name"`
@@ -363,7 +367,7 @@ func (s *State) encode() ([]byte, error) {
 		Boxes: []boxJSON{}, Spaces: []spaceJSON{}, Others: []otherJSON{},
 	}
 	for _, b := range s.Boxes {
-		j.Boxes = append(j.Boxes, boxJSON{b.Name, b.Static[:], b.Sign[:], b.PSK[:], b.Administrator, b.Quota, b.Addresses, b.Version, b.Paired})
+		j.Boxes = append(j.Boxes, boxJSON{b.Name, b.Static[:], b.Sign[:], b.PSK[:], b.Administrator, b.Quota, b.Addresses, b.Version, b.Paired, b.Waiting})
 	}
 	for _, sp := range s.Spaces {
 		k := sp.Keys
@@ -430,7 +434,7 @@ func parseState(b []byte) (*State, error) {
 		return nil, err
 	}
 	for _, bj := range j.Boxes {
-		b := &Box{Name: bj.Name, Administrator: bj.Administrator, Quota: bj.Quota, Addresses: bj.Addresses, Version: bj.Version, Paired: bj.Paired.UTC()}
+		b := &Box{Name: bj.Name, Administrator: bj.Administrator, Quota: bj.Quota, Addresses: bj.Addresses, Version: bj.Version, Paired: bj.Paired.UTC(), Waiting: bj.Waiting}
 		if err := errors.Join(
 			fixed("static", b.Static[:], bj.Static),
 			fixed("sign", b.Sign[:], bj.Sign),

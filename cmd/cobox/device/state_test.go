@@ -57,7 +57,7 @@ func testState(t testing.TB, h Home) *State {
 		Home: h, Name: "laptop", Card: acct.Card(), Certificate: certify(keys), Keys: keys, RecoveryRoot: acct.RecoveryRoot(),
 		Boxes: []*Box{
 			{Name: "shelf", Static: noiseconn.StaticPublic{1}, Sign: [32]byte{2}, PSK: noiseconn.PSK{3}, Administrator: true, Quota: 4,
-				Addresses: []string{"192.168.1.20:26269", "[fd00::1]:26269"}, Version: 1, Paired: time.Unix(1_700_000_000, 0).UTC()},
+				Addresses: []string{"192.168.1.20:26269", "[fd00::1]:26269"}, Version: 1, Paired: time.Unix(1_700_000_000, 0).UTC(), Waiting: "its disk is away"},
 			{Name: "attic", Static: noiseconn.StaticPublic{5}},
 		},
 		Spaces: []*Space{{Keys: space, Logs: []*Log{
