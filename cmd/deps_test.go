@@ -35,6 +35,7 @@ var order = [][]string{
 	{"netlink/pairing"},
 	{"netlink/replicate"},
 	{"image/layout"},
+	{"image/holds"},
 	{"image/bundle"},
 	{"image/fat32"},
 	{"image/slot"},
