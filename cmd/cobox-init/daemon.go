@@ -33,14 +33,17 @@ const (
 	restartReset = 10 * time.Minute
 	// daemonGrace is what coboxd gets to end in an orderly way.
 	daemonGrace = 8 * time.Second
+	// daemonStuck is how long the kernel gets to end one that was killed.
+	daemonStuck = 20 * time.Second
 )
 
-// runDaemon keeps coboxd running until ctx ends.
-func (s *system) runDaemon(ctx context.Context) {
+// runDaemon keeps coboxd running until ctx ends. If waiting is not empty, coboxd
+// has no data, and tells its members that.
+func (s *system) runDaemon(ctx context.Context, waiting string) {
 	again := backoff{first: time.Second, limit: time.Minute}
 	for ctx.Err() == nil {
 		start := time.Now()
-		status, err := s.daemonOnce(ctx)
+		status, err := s.daemonOnce(ctx, waiting)
 		s.state.setDaemonUp(false)
 		if ctx.Err() != nil {
 			return
@@ -70,7 +73,7 @@ func describeEnd(w syscall.WaitStatus) string {
 
 // daemonOnce runs coboxd until it ends. When ctx ends coboxd is told to, and
 // killed if it does not.
-func (s *system) daemonOnce(ctx context.Context) (syscall.WaitStatus, error) {
+func (s *system) daemonOnce(ctx context.Context, waiting string) (syscall.WaitStatus, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -86,6 +89,9 @@ func (s *system) daemonOnce(ctx context.Context) (syscall.WaitStatus, error) {
 	}
 	argv := []string{"init", "sandbox", daemonProgram, "run", "--data", dataDir,
 		"--listen", fmt.Sprintf(":%d", daemonListen), "--http", fmt.Sprintf("127.0.0.1:%d", daemonHTTP)}
+	if waiting != "" {
+		argv = append(argv, "--waiting", waiting)
+	}
 	pid, ended, err := s.reaper.start("/proc/self/exe", argv, &os.ProcAttr{
 		Dir: "/",
 		Env: []string{"PATH=", "HOME=/", "GOMEMLIMIT=" + daemonMemory, machine.Variable + "=" + strconv.Itoa(daemonSocket)},
@@ -118,7 +124,7 @@ func (s *system) daemonOnce(ctx context.Context) (syscall.WaitStatus, error) {
 		stopServing()
 		<-served
 	}()
-	status, killed := syscall.WaitStatus(0), (<-chan time.Time)(nil)
+	status, killed, stuck := syscall.WaitStatus(0), (<-chan time.Time)(nil), (<-chan time.Time)(nil)
 	done := ctx.Done()
 	for {
 		select {
@@ -135,6 +141,12 @@ func (s *system) daemonOnce(ctx context.Context) (syscall.WaitStatus, error) {
 		case <-killed:
 			s.log.Error("coboxd did not end in time and is killed")
 			syscall.Kill(pid, syscall.SIGKILL)
+			stuck = time.After(daemonStuck)
+		case <-stuck:
+			// The kernel still holds it, perhaps in a call to a disk that has gone.
+			s.log.Error("coboxd cannot be killed; the box starts anew")
+			s.askToStop(restart)
+			return 0, nil
 		}
 	}
 }

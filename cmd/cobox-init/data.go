@@ -61,16 +61,21 @@ func (s *system) runData(ctx context.Context) {
 		case <-time.After(diskAgain):
 		}
 	}
-	s.state.setDataProblem(nil)
-	if err := unix.Sethostname([]byte(hostName())); err != nil {
-		s.log.Warn("the host name is not set", "error", err)
-	}
-	close(s.net.named)
-	s.runDaemon(ctx)
+	s.serveData(ctx)
 }
 
-// openData mounts what coboxd needs, and takes a provisioning file. What it has
-// done already it does not do again.
+// named lets others know the box's name, which lies where the data is shown.
+func (s *system) named() {
+	s.shown.Do(func() {
+		if err := unix.Sethostname([]byte(hostName())); err != nil {
+			s.log.Warn("the host name is not set", "error", err)
+		}
+		close(s.net.named)
+	})
+}
+
+// openData mounts the card, makes coboxd's directory there, and takes a
+// provisioning file. What it has done already it does not do again.
 func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 	if s.card == nil {
 		d, err := s.openCard(ctx, timeout)
@@ -96,13 +101,6 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 	if err != nil {
 		s.log.Error("the boot partition's provisioning file was not moved", "error", err)
 	}
-	if err := os.MkdirAll(dataMount, 0o755); err != nil {
-		return fmt.Errorf("data: %w", err)
-	}
-	// It keeps the flags of the mount that it shows.
-	if err := unix.Mount(cardMount, dataMount, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("data: showing %s at %s: %w", cardMount, dataMount, err)
-	}
 	return nil
 }
 
@@ -124,30 +122,42 @@ func (s *system) openCard(ctx context.Context, timeout time.Duration) (*disk, er
 		s.log.Error("the data partition stays as large as it was", "error", err)
 	}
 	device := d.partition(4)
-	if err := os.MkdirAll(cardMount, 0o755); err != nil {
+	if err := s.mountData(device, cardMount); err != nil {
 		return nil, err
 	}
+	s.state.change(func(f *facts) { f.dataDevice = device })
+	if grown {
+		s.log.Info("the data partition has grown", "device", device, "took", time.Since(start).Round(time.Millisecond))
+	}
+	return d, nil
+}
+
+// mountData mounts a partition with data, and grows its file system to it.
+func (s *system) mountData(device, on string) error {
+	start := time.Now()
+	if err := os.MkdirAll(on, 0o755); err != nil {
+		return fmt.Errorf("data: %w", err)
+	}
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	err = unix.Mount("/dev/"+device, cardMount, "ext4", flags, "errors=remount-ro")
+	err := unix.Mount("/dev/"+device, on, "ext4", flags, "errors=remount-ro")
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
-		// A card that has worn out turns read-only. What is on it can still be
-		// restored from.
+		// One that has worn out turns read-only. What is on it can still be restored
+		// from.
 		s.log.Error("the data partition can only be read", "device", device, "error", err)
-		err = unix.Mount("/dev/"+device, cardMount, "ext4", flags|unix.MS_RDONLY, "")
+		err = unix.Mount("/dev/"+device, on, "ext4", flags|unix.MS_RDONLY, "")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("data: mounting %s: %w", device, err)
+		return fmt.Errorf("data: mounting %s: %w", device, err)
 	}
-	s.state.change(func(f *facts) { f.dataDevice = device })
-	if size, err := sysSize("/sys/class/block/" + device + "/size"); err != nil {
-		s.log.Error("the file system stays as large as it was", "error", err)
-	} else if err := growFileSystem(cardMount, size); err != nil {
-		s.log.Error("the file system stays as large as it was", "error", err)
-	} else if grown {
-		s.log.Info("the data partition has grown", "device", device, "MiB", size>>20, "took", time.Since(start).Round(time.Millisecond))
+	size, err := sysSize("/sys/class/block/" + device + "/size")
+	if err == nil {
+		err = growFileSystem(on, size)
 	}
-	s.log.Info("the data is mounted", "device", device, "took", time.Since(start).Round(time.Millisecond))
-	return d, nil
+	if err != nil {
+		s.log.Error("the file system stays as large as it was", "error", err)
+	}
+	s.log.Info("the data is mounted", "device", device, "on", on, "MiB", size>>20, "took", time.Since(start).Round(time.Millisecond))
+	return nil
 }
 
 // errDiskGone says that the disk was pulled out.

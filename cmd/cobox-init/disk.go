@@ -33,10 +33,7 @@ func (d *disk) path() string { return "/dev/" + d.name }
 
 // partition returns the name of a partition, as the kernel makes it.
 func (d *disk) partition(n int) string {
-	if c := d.name[len(d.name)-1]; c >= '0' && c <= '9' {
-		return d.name + "p" + strconv.Itoa(n)
-	}
-	return d.name + strconv.Itoa(n)
+	return partitionOf(d.name, n)
 }
 
 // errNoDisk says that none of the disks is a box's.

@@ -43,14 +43,14 @@ func (s *system) runHealth(ctx context.Context) {
 			continue
 		}
 		s.watchDisk(f)
-		readOnly, err := askHealth(ctx, fmt.Sprintf("127.0.0.1:%d", daemonHTTP))
+		well, err := askHealth(ctx, fmt.Sprintf("127.0.0.1:%d", daemonHTTP))
 		code, _, codeErr := datadir.ReadPairing(dataDir)
 		full := isFull(dataMount)
 		first := false
 		s.state.change(func(f *facts) {
 			if err == nil {
 				first = f.healthy.IsZero()
-				f.healthy, f.readOnly = time.Now(), readOnly
+				f.healthy, f.readOnly, f.waits = time.Now(), well.readOnly, well.waiting
 			}
 			// An unreadable directory leaves what was known.
 			if codeErr == nil || errors.Is(codeErr, datadir.ErrNoCode) {
@@ -64,39 +64,45 @@ func (s *system) runHealth(ctx context.Context) {
 	}
 }
 
+// health is what coboxd says of itself when it is well.
+type health struct {
+	readOnly bool // it cannot write
+	waiting  bool // it has no data, and says so
+}
+
 // askHealth asks coboxd's /healthz once. It speaks just enough HTTP for that:
 // the standard library's client would make this program twice as large, which
 // every start must load.
-func askHealth(ctx context.Context, address string) (readOnly bool, err error) {
+func askHealth(ctx context.Context, address string) (health, error) {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return false, fmt.Errorf("health: %w", err)
+		return health{}, fmt.Errorf("health: %w", err)
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(healthTimeout))
 	if _, err := io.WriteString(c, "GET /healthz HTTP/1.0\r\n\r\n"); err != nil {
-		return false, fmt.Errorf("health: %w", err)
+		return health{}, fmt.Errorf("health: %w", err)
 	}
 	return parseHealth(io.LimitReader(c, 4096))
 }
 
-func parseHealth(r io.Reader) (readOnly bool, err error) {
+func parseHealth(r io.Reader) (health, error) {
 	b := bufio.NewReader(r)
 	status, err := b.ReadString('\n')
 	if err != nil {
-		return false, fmt.Errorf("health: reading the answer: %w", err)
+		return health{}, fmt.Errorf("health: reading the answer: %w", err)
 	}
 	if f := strings.Fields(status); len(f) < 2 || !strings.HasPrefix(f[0], "HTTP/1.") || f[1] != "200" {
-		return false, fmt.Errorf("health: coboxd answered %.60q", status)
+		return health{}, fmt.Errorf("health: coboxd answered %.60q", status)
 	}
 	rest, err := io.ReadAll(b)
 	if err != nil {
-		return false, fmt.Errorf("health: reading the answer: %w", err)
+		return health{}, fmt.Errorf("health: reading the answer: %w", err)
 	}
 	_, body, _ := strings.Cut("\r\n"+string(rest), "\r\n\r\n") // there may be no headers
-	return strings.HasPrefix(body, "ok, but read-only"), nil
+	return health{strings.HasPrefix(body, "ok, but read-only"), strings.HasPrefix(body, "ok, but waiting")}, nil
 }
 
 func isFull(path string) bool {

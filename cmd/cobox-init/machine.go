@@ -50,6 +50,10 @@ func (s *system) answer(ctx context.Context, q *machine.Question) (any, error) {
 		return s.updates.install(ctx, func(p machine.InstallProgress) { q.Progress(p) })
 	case machine.MethodTry:
 		return machine.Empty{}, s.updates.try(ctx)
+	case machine.MethodDisks:
+		return s.listDisks()
+	case machine.MethodUseDisk:
+		return s.useDisk(ctx, q)
 	case machine.MethodProved:
 		s.state.change(func(f *facts) { f.proved = true })
 		return machine.Empty{}, nil
@@ -59,6 +63,7 @@ func (s *system) answer(ctx context.Context, q *machine.Question) (any, error) {
 
 func (s *system) machineState() machine.State {
 	st := s.updates.status()
+	st.Data = s.data.status()
 	if f := s.state.facts(); f.dataProblem != nil {
 		st.Data.Problem = f.problem(time.Now())
 	}

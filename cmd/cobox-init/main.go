@@ -13,6 +13,9 @@
 //
 //	mount.go, kernellog.go             what any first process does
 //	disk.go, slot.go, grow.go, data.go finding the disk and growing its data partition
+//	place.go, datadisk.go, blockdisk.go
+//	                                   a disk of its own for the data, and what to do without it
+//	movedata.go, copytree.go, tidy.go  moving the data there
 //	provision.go                       taking an identity that was made with the image
 //	daemon.go, sandbox.go, seccomp.go, reaper.go
 //	                                   coboxd: locked in, started again, its output logged
@@ -78,9 +81,11 @@ type system struct {
 
 	// These belong to runData.
 	running layout.Slot // 0: unknown
-	card    *disk       // that the box starts from; nil until it is mounted
+	card    *disk       // that the box starts from; nil until it is mounted; never changes then
+	shown   sync.Once   // the data, to whoever needs the box's name
 
 	updates   *updates
+	data      *dataState
 	addresses func() int // how many others may reach the box at
 
 	watchdog *os.File // belongs to runWatchdog; open until the power goes
@@ -95,6 +100,7 @@ func newSystem(log *slog.Logger) *system {
 		net:       newNetwork(log),
 		stop:      make(chan ending, 1),
 		addresses: func() int { return len(interfaceAddresses()) },
+		data:      newDataState(),
 	}
 	s.updates = newUpdates(log, s.state, s.askToStop)
 	return s

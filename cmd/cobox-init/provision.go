@@ -129,7 +129,10 @@ func erase(path string, size int) error {
 
 // readSmall reads a file that may lie in coboxd's own directory: it follows no
 // link, and waits for no FIFO that somebody has put in its place.
-func readSmall(path string) ([]byte, error) {
+func readSmall(path string) ([]byte, error) { return readAtMost(path, maxProvision) }
+
+// readAtMost is readSmall for files that may be longer.
+func readAtMost(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -140,7 +143,7 @@ func readSmall(path string) ([]byte, error) {
 	} else if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	return io.ReadAll(io.LimitReader(f, maxProvision))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }

@@ -20,10 +20,12 @@ type facts struct {
 	started     time.Time // of the system
 	dataSince   time.Time // when the data was ready; zero while it is not
 	dataProblem error     // why it is not, or not any more
-	dataDevice  string    // the partition that is mounted, as in /sys/class/block
+	dataDevice  string    // the card's partition that is mounted, as in /sys/class/block
+	waiting     string    // what coboxd tells instead of serving, for people; "": it serves
 	daemonUp    bool      // coboxd is running, well or not
 	healthy     time.Time // when coboxd last answered well; zero: never
 	readOnly    bool      // it answered that it cannot write
+	waits       bool      // it answered that it has no data
 	full        bool      // the data partition has no space left
 	code        string    // the pairing code, while the box is unclaimed
 	proved      bool      // this run of coboxd has checked itself
@@ -50,6 +52,14 @@ func (s *state) setDataProblem(err error) {
 		if f.dataProblem = err; err == nil {
 			f.dataSince = time.Now()
 		}
+	})
+}
+
+// setWaiting says that coboxd is started anew, on the data or, to say what it waits
+// for, without.
+func (s *state) setWaiting(what string) {
+	s.change(func(f *facts) {
+		f.dataProblem, f.dataSince, f.healthy, f.waiting = nil, time.Now(), time.Time{}, what
 	})
 }
 
@@ -106,9 +116,9 @@ func (f facts) phase(now time.Time) phase {
 	switch {
 	case !f.stopping.IsZero():
 		return stopping
-	case f.dataProblem != nil || f.full:
+	case f.dataProblem != nil || f.waiting != "" || f.full:
 		return attention
-	case f.answering(now) && f.readOnly:
+	case f.answering(now) && (f.readOnly || f.waits):
 		return attention
 	case f.answering(now) && f.daemonUp && f.code != "":
 		return unclaimed
@@ -134,6 +144,8 @@ func (f facts) problem(now time.Time) string {
 	switch {
 	case f.dataProblem != nil:
 		return "The box's disk is missing or cannot be read. Nothing is lost by waiting: switch off, put the right card in, and switch on again."
+	case f.waiting != "":
+		return "The box is on, but has none of its data: " + f.waiting + "."
 	case f.readOnly:
 		return "The disk cannot be written any more. What is on it can still be restored. Replace it soon."
 	case f.full:

@@ -39,6 +39,8 @@ func TestRules(t *testing.T) {
 		{"it answers no more", well, time.Hour + 61*time.Second, attention, false, true},
 		{"unclaimed", with(well, func(f *facts) { f.code = "x" }), time.Hour, unclaimed, true, false},
 		{"read-only", with(well, func(f *facts) { f.readOnly = true }), time.Hour, attention, true, true},
+		{"the data is elsewhere", with(well, func(f *facts) { f.waiting, f.waits = "its disk is away", true }), time.Hour, attention, true, true},
+		{"the data is elsewhere, and coboxd does not even say so", with(up, func(f *facts) { f.waiting = "its disk is away" }), time.Hour, attention, true, true},
 		{"full, and coboxd does not start", with(up, func(f *facts) { f.full = true }), time.Hour, attention, true, true},
 		{"no disk", facts{started: start, dataProblem: errNoDisk}, time.Hour, attention, true, true},
 		{"the disk was pulled out, and coboxd still answers", with(well, func(f *facts) { f.dataProblem = errDiskGone }), time.Hour, attention, true, true},
@@ -90,18 +92,20 @@ func TestLamp(t *testing.T) {
 
 func TestParseHealth(t *testing.T) {
 	for _, c := range []struct {
-		answer        string
-		readOnly, bad bool
+		answer string
+		want   health
+		bad    bool
 	}{
-		{"HTTP/1.0 200 OK\r\nX: y\r\n\r\nok\n", false, false},
-		{"HTTP/1.1 200 OK\r\n\r\nok, but read-only: the store cannot be written\n", true, false},
-		{"HTTP/1.0 503 Service Unavailable\r\n\r\nstarting\n", false, true},
-		{"200\r\n", false, true},
-		{"HTTP/1.0 200 OK", false, true},
-		{"", false, true},
+		{"HTTP/1.0 200 OK\r\nX: y\r\n\r\nok\n", health{}, false},
+		{"HTTP/1.1 200 OK\r\n\r\nok, but read-only: the store cannot be written\n", health{readOnly: true}, false},
+		{"HTTP/1.1 200 OK\r\n\r\nok, but waiting: its disk is away\n", health{waiting: true}, false},
+		{"HTTP/1.0 503 Service Unavailable\r\n\r\nstarting\n", health{}, true},
+		{"200\r\n", health{}, true},
+		{"HTTP/1.0 200 OK", health{}, true},
+		{"", health{}, true},
 	} {
-		if readOnly, err := parseHealth(strings.NewReader(c.answer)); readOnly != c.readOnly || (err != nil) != c.bad {
-			t.Errorf("%q: %v, %v", c.answer, readOnly, err)
+		if got, err := parseHealth(strings.NewReader(c.answer)); got != c.want || (err != nil) != c.bad {
+			t.Errorf("%q: %+v, %v", c.answer, got, err)
 		}
 	}
 }

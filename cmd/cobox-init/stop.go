@@ -52,7 +52,7 @@ func (s *system) end(how ending) {
 	if err := s.clock.save(); err != nil {
 		s.log.Error("the time is not kept", "error", err)
 	}
-	for _, path := range []string{dataMount, cardMount} {
+	for _, path := range []string{dataMount, newMount, diskMount, cardMount} {
 		if err := release(path); err != nil {
 			s.log.Error("the data is not unmounted; its journal makes up for that", "error", err)
 		}

@@ -55,7 +55,7 @@ func triedByFirmware() bool {
 // lacks lists what a system on trial has not shown yet.
 func (f facts) lacks(now time.Time, trial time.Duration, addresses int) []string {
 	var list []string
-	if f.dataProblem != nil || f.dataSince.IsZero() {
+	if f.dataProblem != nil || f.waiting != "" || f.dataSince.IsZero() {
 		list = append(list, "the box's data could not be used")
 	}
 	switch {

@@ -20,7 +20,7 @@ const (
 // restarts the box. A restart does not help against a missing or full disk, and
 // a trial ends by itself, so that it can be told why.
 func (f facts) mayPet(now time.Time) bool {
-	return !f.stopping.IsZero() || f.starting(now) || f.answering(now) || f.dataProblem != nil || f.full ||
+	return !f.stopping.IsZero() || f.starting(now) || f.answering(now) || f.dataProblem != nil || f.waiting != "" || f.full ||
 		now.Before(f.trialEnds)
 }
 

@@ -25,8 +25,8 @@ type DataDisk struct {
 	ID DataDiskID
 	// Box is the static key of the box whose data it holds.
 	Box [32]byte
-	// Filled says that all of the data is there. Until then the disk may be
-	// filled anew.
+	// Filled says that the disk has been taken into use, with all of the data. Until
+	// then it may be filled anew.
 	Filled bool
 	Data   Partition
 }
@@ -58,7 +58,7 @@ func NewDataDisk(disk uint64, id DataDiskID, box [32]byte) (*DataDisk, error) {
 //
 //	offset  size  what
 //	0       18    "cobox/v1/datadisk" ‖ 0
-//	18      1     1 if all of the data is there, 0 while it is not
+//	18      1     1 if it has been taken into use, 0 while it is being filled
 //	19      16    id
 //	35      32    static key of the box
 //	67      32    SHA-256 of the sector without these 32 bytes
