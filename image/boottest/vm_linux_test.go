@@ -21,13 +21,16 @@ import (
 
 // machine is what a VM is made of.
 type machine struct {
-	disk    string // raw image; written to
-	kernel  string // vmlinuz; "" boots from firmware in args
-	initrd  string
-	cmdline string   // added to what every CoBox kernel is given
-	memory  string   // "512"
-	port    string   // on 127.0.0.1, forwarded to the box\'s port of links
-	args    []string // more of QEMU's
+	disk     string   // raw image; written to
+	forget   bool     // what is written to the disk is gone with the VM
+	writes   string   // empty file in which all that is written to the disk is logged; or ""
+	settings string   // of U-Boot, which starts the machine; or "", then QEMU does with:
+	kernel   string   // vmlinuz
+	initrd   string   //
+	cmdline  string   // added to what every CoBox kernel is given
+	memory   string   // "512"
+	port     string   // on 127.0.0.1, forwarded to the box's port of links
+	args     []string // more of QEMU's
 }
 
 // bootArgs is what the firmware gives the kernel on a Pi, and the console of
@@ -43,6 +46,10 @@ type vm struct {
 	monitor string // socket
 	started time.Time
 	exited  chan struct{}
+
+	// Read them only after exited is closed.
+	ended  string // why the machine ended, as QEMU says; "" if it was killed
+	bitten bool   // the watchdog has fired
 }
 
 // start starts QEMU. All is emulated: there is no KVM on the machines that run
@@ -52,19 +59,21 @@ func start(t testing.TB, m machine) *vm {
 	dir := t.TempDir()
 	v := &vm{t: t, port: m.port, console: filepath.Join(dir, "console.log"),
 		monitor: filepath.Join(dir, "monitor"), exited: make(chan struct{})}
+	events := filepath.Join(dir, "events")
 	args := []string{
 		"-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", m.memory,
-		"-display", "none", "-no-reboot",
+		"-display", "none", "-no-reboot", "-S",
 		"-serial", "file:" + v.console,
 		"-qmp", "unix:" + v.monitor + ",server=on,wait=off",
+		"-qmp", "unix:" + events + ",server=on,wait=off",
 		"-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:" + v.port + "-:26269", "-device", "virtio-net-pci,netdev=n0,romfile=",
 	}
-	if m.kernel != "" {
+	if m.settings != "" {
+		args = append(args, "-bios", uBoot, "-drive", "if=pflash,unit=1,format=raw,readonly=on,file="+m.settings)
+	} else {
 		args = append(args, "-kernel", m.kernel, "-initrd", m.initrd, "-append", bootArgs+" "+m.cmdline)
 	}
-	if m.disk != "" {
-		args = append(args, "-drive", "file="+m.disk+",format=raw,if=none,id=d0,cache=writeback", "-device", "virtio-blk-pci,drive=d0")
-	}
+	args = append(append(args, m.diskArgs()...), "-device", "virtio-blk-pci,drive=d0")
 	v.cmd = exec.Command("qemu-system-aarch64", append(args, m.args...)...)
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
@@ -73,8 +82,17 @@ func start(t testing.TB, m machine) *vm {
 	if err := v.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	waited := make(chan struct{})
 	go func() {
 		_ = v.cmd.Wait()
+		close(waited)
+	}()
+	listener := v.listen(events, waited)
+	go func() {
+		if listener != nil {
+			v.hear(listener)
+		}
+		<-waited
 		close(v.exited)
 	}()
 	t.Cleanup(func() {
@@ -87,6 +105,59 @@ func start(t testing.TB, m machine) *vm {
 		}
 	})
 	return v
+}
+
+func (m machine) diskArgs() []string {
+	if m.writes != "" {
+		return []string{
+			"-blockdev", "driver=file,node-name=file,filename=" + m.disk,
+			"-blockdev", "driver=file,node-name=writes,filename=" + m.writes,
+			"-blockdev", "driver=blklogwrites,node-name=d0,file=file,log=writes",
+		}
+	}
+	drive := "format=raw,if=none,id=d0,cache=writeback,file=" + m.disk
+	if m.forget {
+		drive += ",snapshot=on"
+	}
+	return []string{"-drive", drive}
+}
+
+// listen asks for QEMU's events, and starts the machine only then, so that none
+// is missed.
+func (v *vm) listen(events string, ended <-chan struct{}) net.Conn {
+	for {
+		if c, err := net.Dial("unix", events); err == nil {
+			if _, err := io.WriteString(c, `{"execute":"qmp_capabilities"}{"execute":"cont"}`); err == nil {
+				return c
+			}
+			c.Close()
+		}
+		select {
+		case <-ended:
+			return nil // it did not even start, and says why
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// hear reads what QEMU has told until it ended.
+func (v *vm) hear(c net.Conn) {
+	defer c.Close()
+	for d := json.NewDecoder(c); ; {
+		var said struct {
+			Event string
+			Data  struct{ Reason string }
+		}
+		if d.Decode(&said) != nil {
+			return
+		}
+		switch said.Event {
+		case "SHUTDOWN":
+			v.ended = said.Data.Reason
+		case "WATCHDOG":
+			v.bitten = true
+		}
+	}
 }
 
 // kill is a power cut: what the machine has sent to its disk stays in the
@@ -112,13 +183,17 @@ func (v *vm) wait(pattern string, atMost time.Duration) []string {
 	v.t.Helper()
 	re := regexp.MustCompile(pattern)
 	for end := time.Now().Add(atMost); ; time.Sleep(50 * time.Millisecond) {
+		ended := false
+		select {
+		case <-v.exited:
+			ended = true // and has written all that it will
+		default:
+		}
 		if m := re.FindStringSubmatch(v.log()); m != nil {
 			return m
 		}
-		select {
-		case <-v.exited:
+		if ended {
 			v.t.Fatalf("QEMU ended while %q was waited for", pattern)
-		default:
 		}
 		if time.Now().After(end) {
 			v.t.Fatalf("%q did not come within %v", pattern, atMost)

@@ -1,0 +1,81 @@
+package boottest
+
+import (
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"cobox/image/layout"
+)
+
+// tryLine is how the kernel says that it restarts with the one-shot flag.
+var tryLine = regexp.MustCompile(`reboot: Restarting system with command '0 tryboot'`)
+
+// TestBootChain starts the image as it ships through a real boot loader, with
+// the arguments of its own slot and the device tree that a Raspberry Pi's
+// firmware would pass: a pairing with the code on the console, a backup, a
+// restore.
+func TestBootChain(t *testing.T) {
+	b := newBox(t, copySparse(t, theImage(t), 4<<30), watchdog...)
+	b.start(t)
+	code := b.wait(pairingCode, 2*time.Minute)[1]
+	b.answers(layout.SlotA)
+	b.wait("the watchdog is armed", time.Second)
+	me := &member{t: t, home: t.TempDir()}
+	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
+	took := me.pair(b.vm, code, 2*time.Minute)
+	t.Logf("power-on to a pairing, through U-Boot: %v", took.Round(10*time.Millisecond))
+	src := tree(t, 30, 100_000, 1)
+	me.must("backup", src)
+	target := filepath.Join(t.TempDir(), "back")
+	me.must("restore", "--target", target)
+	same(t, src, target)
+	b.powerButton(30 * time.Second)
+	b.sound()
+	if b.ended != "guest-shutdown" || b.asksToTry() {
+		t.Errorf("the box was switched off and ended by %q", b.ended)
+	}
+}
+
+// TestFirmware is what updates rely on, with systems that do one thing each: the
+// kernel hands the one-shot flag over, a panic and a hang end in a restart, and
+// a restart without the flag leaves the slot that was tried.
+func TestFirmware(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		second change
+		line   string // on the console of the system that is tried
+		bitten bool
+	}{
+		{"panic", noProgram(initProgram), `Kernel panic - not syncing`, false},
+		{"hang", program(initProgram, "hang"), `hang: the watchdog is armed`, true},
+		{"restart", program(initProgram, "restart"), `reboot: Restarting system`, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			disk := copySparse(t, theImage(t), layout.ImageSize)
+			system := readSystem(t, disk, layout.SlotA)
+			system.with(t, program(initProgram, "try")).install(t, disk, layout.SlotA, release{"1", 1})
+			system.with(t, c.second).install(t, disk, layout.SlotB, release{"2", 2})
+			b := newBox(t, disk, watchdog...)
+			b.start(t)
+			if s := b.slot(); s != layout.SlotA {
+				t.Fatalf("slot %v starts first", s)
+			}
+			b.restarts(time.Minute)
+			if s := b.slot(); s != layout.SlotB {
+				t.Fatalf("slot %v starts with the one-shot flag", s)
+			}
+			b.wait(c.line, time.Minute)
+			tried := b.vm
+			b.restarts(time.Minute)
+			if tried.bitten != c.bitten {
+				t.Errorf("the watchdog has restarted it: %v", tried.bitten)
+			}
+			if s := b.slot(); s != layout.SlotA {
+				t.Fatalf("slot %v starts after the trial", s)
+			}
+			b.kill()
+		})
+	}
+}
