@@ -61,7 +61,8 @@ func start(t testing.TB, m machine) *vm {
 		monitor: filepath.Join(dir, "monitor"), exited: make(chan struct{})}
 	events := filepath.Join(dir, "events")
 	args := []string{
-		"-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", m.memory,
+		// With ACPI the power button would be one that only ACPI knows.
+		"-M", "virt,acpi=off", "-cpu", "cortex-a72", "-smp", "2", "-m", m.memory,
 		"-display", "none", "-no-reboot", "-S",
 		"-serial", "file:" + v.console,
 		"-qmp", "unix:" + v.monitor + ",server=on,wait=off",
