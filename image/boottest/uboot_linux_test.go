@@ -14,8 +14,8 @@ const uBoot = "/usr/lib/u-boot/qemu_arm64/u-boot.bin"
 
 // firmware is what U-Boot does here in place of the Raspberry Pi's firmware: it
 // chooses a slot by autoboot.txt and the one-shot flag, loads the system from
-// that slot's partition, and tells the kernel which it was in the device tree.
-// The arguments of the kernel are the slot's; what the board needs and what a
+// that slot's partition, and tells the kernel in the device tree which it was and
+// whether the flag was set. The arguments of the kernel are the slot's; what the board needs and what a
 // test wants come behind them.
 //
 // What the firmware of a Raspberry Pi does if it cannot load a slot is not known
@@ -50,6 +50,7 @@ fdt addr ${fdtcontroladdr} || run fail
 fdt resize 4096 || run fail
 fdt mknode /chosen bootloader || run fail
 fdt set /chosen/bootloader partition <${boot_partition}> || run fail
+fdt set /chosen/bootloader tryboot <${tryboot}> || run fail
 setenv bootargs "console=${console} console=ttyAMA0 ${arguments}"
 setenv step 'the kernel'
 booti ${kernel_addr_r} ${ramdisk_addr_r}:${filesize} ${fdtcontroladdr}
