@@ -78,11 +78,11 @@ func extract(t testing.TB, image string, slot layout.Slot) (kernel, initrd strin
 }
 
 // card is a disk with the image on it, and how to boot from it.
-func card(t testing.TB, size int64) machine {
+func card(t testing.TB, size int64) computer {
 	t.Helper()
 	image := theImage(t)
 	kernel, initrd := extract(t, image, layout.SlotA)
-	return machine{disk: copySparse(t, image, size), kernel: kernel, initrd: initrd, cmdline: "cobox.slot=a", memory: "512", port: freePort(t)}
+	return computer{disk: copySparse(t, image, size), kernel: kernel, initrd: initrd, cmdline: "cobox.slot=a", memory: "512", port: freePort(t)}
 }
 
 // tree makes a folder with something in it.

@@ -16,7 +16,7 @@ import (
 type box struct {
 	*vm                  // that runs, or ran last
 	owner     testing.TB // ends it
-	machine   machine
+	computer  computer
 	arguments string   // of the kernel, beside those of the slot
 	record    bool     // all writes to the card, from the next start on
 	writes    []string // their logs, one a start
@@ -29,7 +29,7 @@ var watchdog = []string{"-device", "i6300esb", "-action", "watchdog=reset"}
 // newBox makes a box of a card. It is off.
 func newBox(t testing.TB, disk string, devices ...string) *box {
 	t.Helper()
-	return &box{owner: t, machine: machine{disk: disk, memory: "512", port: freePort(t), args: devices}}
+	return &box{owner: t, computer: computer{disk: disk, memory: "512", port: freePort(t), args: devices}}
 }
 
 // start switches the box on. It goes on until the test ends that made it.
@@ -40,7 +40,7 @@ func (b *box) start(t testing.TB) {
 
 func (b *box) startWith(t testing.TB, tryboot bool) {
 	t.Helper()
-	m := b.machine
+	m := b.computer
 	m.settings = newSettings(b.owner, tryboot, b.arguments)
 	if b.record {
 		m.writes = filepath.Join(b.owner.TempDir(), "writes")

@@ -84,8 +84,9 @@ type history struct {
 
 // newHistory checks after every write that the disk starts a whole system, if
 // the power goes then. And that it does so if the disk had kept what was written
-// in a cache: then all is gone that was not flushed, but perhaps the one write.
-// A write that is neither to what comes before the slots nor to the chosen slot
+// in a cache: then all is gone that was not flushed, but perhaps the one write, or
+// some sectors of it, for a disk writes only a sector wholly or not at all. A
+// write that is neither to what comes before the slots nor to the chosen slot
 // changes no verdict.
 func newHistory(t testing.TB, base, end string, writes []write) *history {
 	t.Helper()
@@ -110,9 +111,11 @@ func newHistory(t testing.TB, base, end string, writes []write) *history {
 		} else {
 			if matters(w, sure) {
 				judged++
-				if _, err := judge(with{flushed, w}); err != nil {
-					t.Fatalf("write %d of %d, %d bytes at %d: if the disk has done it and none of what was not flushed before: %v",
-						n+1, len(writes), len(w.data), w.at, err)
+				for done := layout.SectorSize; done <= len(w.data); done += layout.SectorSize {
+					if _, err := judge(with{flushed, write{at: w.at, data: w.data[:done]}}); err != nil {
+						t.Fatalf("write %d of %d, %d bytes at %d: if the disk has done %d bytes of it and none of what was not flushed before: %v",
+							n+1, len(writes), len(w.data), w.at, done, err)
+					}
 				}
 			}
 			apply(t, all, []write{w})

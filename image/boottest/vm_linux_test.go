@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,8 +20,8 @@ import (
 	"time"
 )
 
-// machine is what a VM is made of.
-type machine struct {
+// computer is what a VM is made of.
+type computer struct {
 	disk     string   // raw image; written to
 	forget   bool     // what is written to the disk is gone with the VM
 	writes   string   // empty file in which all that is written to the disk is logged; or ""
@@ -54,7 +55,7 @@ type vm struct {
 
 // start starts QEMU. All is emulated: there is no KVM on the machines that run
 // the tests.
-func start(t testing.TB, m machine) *vm {
+func start(t testing.TB, m computer) *vm {
 	t.Helper()
 	dir := t.TempDir()
 	v := &vm{t: t, port: m.port, console: filepath.Join(dir, "console.log"),
@@ -108,7 +109,7 @@ func start(t testing.TB, m machine) *vm {
 	return v
 }
 
-func (m machine) diskArgs() []string {
+func (m computer) diskArgs() []string {
 	if m.writes != "" {
 		return []string{
 			"-blockdev", "driver=file,node-name=file,filename=" + m.disk,
@@ -293,18 +294,45 @@ var build = sync.OnceValues(func() (string, error) {
 // run runs cobox and returns what it wrote, and its exit code.
 func (m *member) run(args ...string) (string, int) {
 	m.t.Helper()
+	a := <-m.begin(args...)
+	if a.err != nil {
+		m.t.Fatal(a.err)
+	}
+	return a.out, a.code
+}
+
+// answer is what a program said.
+type answer struct {
+	out  string
+	code int
+	err  error // it could not be run
+}
+
+// begin starts cobox and gives its answer when it has ended.
+func (m *member) begin(args ...string) <-chan answer {
+	m.t.Helper()
 	bin, err := build()
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	cmd := exec.Command(bin, append([]string{"--home", m.home}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		m.t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	said := make(chan answer, 1)
+	go func() {
+		// A thread that ends takes with it what it has started, so it may not.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		out, err := cmd.CombinedOutput()
+		a := answer{out: string(out)}
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			a.err = err
+		} else {
+			a.code = cmd.ProcessState.ExitCode()
+		}
+		said <- a
+	}()
+	return said
 }
 
 // must is run for what has to succeed.

@@ -1,0 +1,123 @@
+package boottest
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"cobox/image/layout"
+)
+
+const (
+	cutBoots = 50 // at least so many starts after a power cut
+	cutRuns  = 2  // machines at a time
+)
+
+// TestUpdateCuts cuts the power at every write of an update: from the first
+// start of a new card over the upload, the install and the trial until the new
+// system has been the one that starts for a while. After each write the disk has
+// to start a whole system, the old one or the new one. That is checked on the
+// bytes for all of them, and by really starting for some.
+func TestUpdateCuts(t *testing.T) {
+	u := newUpdated(t)
+	u.record = true
+	base := copySparse(t, u.computer.disk, 1<<30)
+	next := release{"new", 11}
+	file := u.bundle(t, next)
+	u.claim(t)
+	said := u.send(t, file)
+	u.answers(layout.SlotB)
+	u.wait(`cobox-init: the system has proved itself`, 2*time.Minute)
+	u.runs(t, layout.SlotB, next)
+	<-said
+	u.powerButton(time.Minute)
+	u.sound()
+
+	writes := readWrites(t, u.writes)
+	h := newHistory(t, base, u.computer.disk, writes)
+	if first, last := h.starts[0], h.starts[len(writes)]; first != (verdict{layout.SlotA, old.version}) || last != (verdict{layout.SlotB, next.version}) {
+		t.Fatalf("the update began with %v and ended with %v", first, last)
+	}
+	points := h.points(cutBoots)
+	t.Logf("%d of %d power cuts are followed by a start", len(points), len(writes))
+	began := time.Now()
+	t.Run("starts", func(t *testing.T) {
+		for i := range cutRuns {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				var mine []int
+				for n := i; n < len(points); n += cutRuns {
+					mine = append(mine, points[n])
+				}
+				h.boot(t, mine)
+			})
+		}
+	})
+	t.Logf("%d starts took %v", len(points), time.Since(began).Round(time.Second))
+}
+
+// points chooses after how many writes the box is started: all around the
+// writes that could decide which system starts, and evenly in between. Those
+// that come first are about a new card.
+func (h *history) points(atLeast int) []int {
+	chosen := map[int]bool{}
+	for n, w := range h.writes {
+		for _, s := range []layout.Slot{layout.SlotA, layout.SlotB} {
+			p, _ := new(layout.Table).Partition(s.Partition())
+			first, _ := new(layout.Table).Partition(layout.SlotA.Partition())
+			if w.touches(0, first.Start) || w.touches(p.Start, p.Start+layout.SectorSize) {
+				for m := max(0, n-1); m <= min(len(h.writes), n+2); m++ {
+					chosen[m] = true
+				}
+			}
+		}
+	}
+	// Before and after a flush the disk is the same.
+	for n := range chosen {
+		if n > 0 && h.writes[n-1].flush {
+			delete(chosen, n)
+		}
+	}
+	var writes []int // after which the disk is another
+	for n, w := range h.writes {
+		if !w.flush {
+			writes = append(writes, n+1)
+		}
+	}
+	for even := atLeast; len(chosen) < atLeast && even <= len(writes); even++ {
+		for i := range even {
+			if chosen[writes[i*len(writes)/even]] = true; len(chosen) >= atLeast {
+				break
+			}
+		}
+	}
+	var points []int
+	for n := range chosen {
+		points = append(points, n)
+	}
+	slices.Sort(points)
+	return points
+}
+
+// boot starts the disk as it was after so many writes, for each number of
+// points. What a start writes is forgotten.
+func (h *history) boot(t *testing.T, points []int) {
+	disk := openCopy(t, h.base)
+	done := 0
+	for _, n := range points {
+		apply(t, disk, h.writes[done:n])
+		done = n
+		want := h.starts[n]
+		b := newBox(t, disk.Name(), watchdog...)
+		b.computer.forget = true
+		b.start(t)
+		b.answers(want.slot)
+		if v := b.wait(`cobox-init: CoBox starts version=(\S+)`, time.Second)[1]; v != want.version {
+			t.Errorf("after write %d of %d the system %s runs, and %s should", n, len(h.writes), v, want.version)
+		}
+		b.sound()
+		b.kill()
+		t.Logf("after write %d of %d: %s in slot %v answers %v after power-on", n, len(h.writes), want.version, want.slot, time.Since(b.started).Round(100*time.Millisecond))
+	}
+}

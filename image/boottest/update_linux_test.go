@@ -1,0 +1,132 @@
+package boottest
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"cobox/appliance/machine"
+	"cobox/image/layout"
+)
+
+// TestUpdates is the life of a box with updates: those that it refuses, those
+// that turn out to be bad, a good one, and what it refuses from then on.
+func TestUpdates(t *testing.T) {
+	u := newUpdated(t)
+	u.computer.args = watchdog
+	u.claim(t)
+	u.runs(t, layout.SlotA, old)
+	part := func(name string, f func(t *testing.T)) {
+		if !t.Run(name, func(t *testing.T) {
+			u.in(t)
+			defer u.in(u.owner)
+			f(t)
+		}) {
+			t.Fatal("what follows needs this")
+		}
+	}
+	part("refused", u.refuses)
+	part("panics", func(t *testing.T) {
+		said := u.send(t, u.bundle(t, release{"panics", 11}, noProgram(initProgram)))
+		u.wait(`Kernel panic - not syncing`, time.Minute)
+		u.restarts(time.Minute)
+		u.fellBack(t, release{"panics", 11}, said, "")
+	})
+	part("hangs", func(t *testing.T) {
+		said := u.send(t, u.bundle(t, release{"hangs", 12}, program(initProgram, "hang")))
+		u.wait(`hang: the watchdog is armed`, time.Minute)
+		tried := u.vm
+		u.restarts(2 * time.Minute)
+		if !tried.bitten {
+			t.Error("it was not the watchdog that restarted the machine")
+		}
+		u.fellBack(t, release{"hangs", 12}, said, "")
+	})
+	part("never answers", func(t *testing.T) {
+		said := u.send(t, u.bundle(t, release{"silent", 13}, program(boxProgram, "silent")))
+		u.wait(`cobox-init: this system is on trial`, time.Minute)
+		u.restarts(3 * time.Minute)
+		u.fellBack(t, release{"silent", 13}, said, "did not answer")
+	})
+	good := release{"good", 14}
+	part("good", func(t *testing.T) {
+		said := u.send(t, u.bundle(t, good))
+		u.answers(layout.SlotB)
+		u.wait(`cobox-init: the system has proved itself`, 2*time.Minute)
+		m := u.runs(t, layout.SlotB, good)
+		if m.Update == nil || m.Update.Result != machine.ResultPromoted || m.Floor != good.number {
+			t.Errorf("after a good update: %+v", m)
+		}
+		u.ends(t, said)
+		u.powerButton(time.Minute)
+		u.sound()
+		u.start(t)
+		u.answers(layout.SlotB)
+		u.runs(t, layout.SlotB, good)
+	})
+	part("older than the good one", func(t *testing.T) {
+		// Signed, undamaged, and taken by the box when it was the newer one.
+		out, code := u.me.run("box", "update", u.bundle(t, release{"between", 13}))
+		if code == 0 || !strings.Contains(out, "older") {
+			t.Errorf("code %d: %s", code, out)
+		}
+		u.runs(t, layout.SlotB, good)
+	})
+	u.powerButton(time.Minute)
+	u.sound()
+}
+
+// refuses sends what the box must refuse, and looks whether that has changed
+// anything.
+func (u *updated) refuses(t *testing.T) {
+	before := u.frozen(t)
+	for _, bad := range u.badUpdates(t) {
+		out, code := u.me.run("box", "update", bad.file)
+		t.Logf("%s: code %d: %s", bad.name, code, strings.TrimSpace(out))
+		if code == 0 || !strings.Contains(out, bad.why) {
+			t.Errorf("%s: code %d, and the message should say %q:\n%s", bad.name, code, bad.why, out)
+		}
+		if m := u.runs(t, layout.SlotA, old); m.Update != nil {
+			t.Errorf("%s: the box tells of an update: %+v", bad.name, m.Update)
+		}
+	}
+	select {
+	case <-u.exited:
+		t.Fatal("the box has restarted")
+	default:
+	}
+	if u.frozen(t) != before {
+		t.Error("a refused update has changed the disk before the data")
+	}
+	u.sound()
+}
+
+// fellBack checks that old runs again and tells so.
+func (u *updated) fellBack(t *testing.T, r release, said <-chan answer, why string) {
+	t.Helper()
+	u.answers(layout.SlotA)
+	m := u.runs(t, layout.SlotA, old)
+	if m.Update == nil || m.Update.Result != machine.ResultFellBack || m.Update.Reason == "" || !strings.Contains(m.Update.Reason, why) ||
+		m.Update.Release != (machine.Release{Version: r.version, Number: r.number}) {
+		t.Errorf("the box does not tell what became of the update: %+v", m.Update)
+	}
+	if m.Floor != old.number {
+		t.Errorf("the floor is %d after an update that was not kept", m.Floor)
+	}
+	if out := u.me.must("box", "status"); !strings.Contains(out, r.version) {
+		t.Errorf("the status does not tell of the update that fell back:\n%s", out)
+	}
+	u.ends(t, said)
+	u.sound()
+}
+
+// ends waits for the end of the administrator's program and shows what it said.
+func (u *updated) ends(t *testing.T, said <-chan answer) {
+	t.Helper()
+	select {
+	case a := <-said:
+		t.Logf("cobox box update: code %d, %v\n%s", a.code, a.err, a.out)
+	case <-time.After(3 * time.Minute):
+		t.Error("cobox box update does not end")
+	}
+}
