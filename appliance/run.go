@@ -283,6 +283,9 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 	page := &pages{log: b.log, metrics: b.metrics, health: b.health}
 	serve(func() error { return page.serve(serving, local) })
 	serve(func() error { return b.addresses.watch(serving, b.log, b.newAddresses) })
+	if r := b.responder(&cfg.Settings, ln.Addr()); r != nil {
+		serve(func() error { return r.Run(serving) })
+	}
 	serve(func() error {
 		<-serving.Done()
 		b.ready.Store(false)

@@ -31,6 +31,8 @@ var order = [][]string{
 	{"storage/replica/bulkfile"},
 	{"storage/replica"},
 	{"netlink"}, // documentation only
+	{"netlink/discover"},
+	{"netlink/discover/nettest"}, // Linux only; networks for tests
 	{"netlink/noiseconn"},
 	{"netlink/pairing"},
 	{"netlink/replicate"},
@@ -83,6 +85,17 @@ var rules = []rule{
 		never: []string{"storage/replica", "github.com/cockroachdb/pebble/..."},
 	},
 	{
+		why:   "finding a box takes no key: who is found proves that later",
+		from:  []string{"netlink/discover/..."},
+		never: []string{"storage/...", "netlink/noiseconn", "netlink/pairing"},
+	},
+	{
+		why:    "networks of their own are for tests",
+		from:   []string{"..."},
+		direct: true,
+		never:  []string{"netlink/discover/nettest"},
+	},
+	{
 		why:   "a session knows the store only by the interface that it declares",
 		from:  []string{"netlink/..."},
 		never: []string{"storage/replica"},
@@ -109,6 +122,7 @@ var rules = []rule{
 	{
 		why:    "what ships is not made of tests",
 		from:   []string{"..."},
+		except: []string{"netlink/discover/nettest"}, // which nothing that ships imports
 		direct: true,
 		never: []string{
 			"testing/...", "net/http/httptest", "github.com/stretchr/testify/...",

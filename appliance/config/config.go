@@ -46,6 +46,8 @@ type Config struct {
 	// Advertise lists the addresses that the pairing code and the box's peers
 	// are given, HOST or HOST:PORT. Empty means: find them.
 	Advertise []string
+	// Discovery makes the box answer for its name in the local network.
+	Discovery bool
 }
 
 // A FieldError says which setting is wrong, and where it came from.

@@ -67,6 +67,9 @@ func TestAllSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !c.Discovery {
+		t.Error("discovery is off by default")
+	}
 	if c.Data != dir || c.Listen != "[::1]:5" || c.HTTP != "127.0.0.1:6" || c.Name != "Käsebox" ||
 		!slices.Equal(c.Advertise, []string{"box.example", "192.0.2.1:9"}) {
 		t.Errorf("got %+v", c)
@@ -80,12 +83,38 @@ func TestAllSettings(t *testing.T) {
 	}
 }
 
+func TestDiscovery(t *testing.T) {
+	for _, tc := range []struct {
+		file string
+		env  string
+		flag *bool
+		want bool
+	}{
+		{"", "", nil, true},
+		{"discovery = false\n", "", nil, false},
+		{"discovery = false\n", "true", nil, true},
+		{"", "0", nil, false},
+		{"", "false", ptr(true), true},
+		{"", "true", ptr(false), false},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, FileName), []byte(tc.file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(Flags{Data: &dir, Discovery: tc.flag}, env("COBOXD_DISCOVERY", tc.env))
+		if err != nil || c.Discovery != tc.want {
+			t.Errorf("%+v: got %v, %v", tc, c.Discovery, err)
+		}
+	}
+}
+
 func TestFileErrorsNameTheLine(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
 		{"listen = ':1'\nlissten = ':2'\n", `line 2: unknown key "lissten"`},
 		{"[tls]\nkey = 1\n", `line 1: unknown key "tls"`},
 		{"data = '/srv'\n", `line 1: unknown key "data"`},
 		{"name = 5\n", "line 1"},
+		{"discovery = 'yes'\n", "line 1"},
 		{"\n\nname = 'x\n", "line 3"},
 		{"name = 'a'\nname = 'b'\n", "line 2"},
 	} {
@@ -114,6 +143,7 @@ func TestValidateNamesTheField(t *testing.T) {
 		{"advertise", "a_b", "COBOXD_ADVERTISE"},
 		{"advertise", "a,b,c,d,e", "COBOXD_ADVERTISE"},
 		{"advertise", "a,,b", "COBOXD_ADVERTISE"},
+		{"discovery", "maybe", "COBOXD_DISCOVERY"},
 	} {
 		dir := t.TempDir()
 		_, err := Load(Flags{Data: &dir}, env(tc.env, tc.value))

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -21,6 +22,7 @@ const maxFile = 1 << 20
 type Flags struct {
 	Data, Listen, HTTP, Name *string
 	Advertise                *[]string
+	Discovery                *bool
 }
 
 // file mirrors coboxd.toml. The data directory is no key of it: the file lies
@@ -30,12 +32,13 @@ type file struct {
 	HTTP      *string   `toml:"http"`
 	Name      *string   `toml:"name"`
 	Advertise *[]string `toml:"advertise"`
+	Discovery *bool     `toml:"discovery"`
 }
 
 // Load puts the settings together and validates them. getenv is os.Getenv
 // outside of tests. The data directory need not exist.
 func Load(flags Flags, getenv func(string) string) (Config, error) {
-	c := Config{Listen: DefaultListen, HTTP: DefaultHTTP}
+	c := Config{Listen: DefaultListen, HTTP: DefaultHTTP, Discovery: true}
 	source := make(map[string]string)
 
 	c.Data = DataDir(flags, getenv)
@@ -65,8 +68,15 @@ func Load(flags Flags, getenv func(string) string) (Config, error) {
 		}
 		env.Advertise = &list
 	}
+	if s := getenv("COBOXD_DISCOVERY"); s != "" {
+		on, err := strconv.ParseBool(s)
+		if err != nil {
+			return Config{}, &FieldError{Field: "discovery", Source: "COBOXD_DISCOVERY", Problem: fmt.Sprintf("%q is neither true nor false", s)}
+		}
+		env.Discovery = &on
+	}
 	c.take(source, "environment", env)
-	c.take(source, "flag", file{flags.Listen, flags.HTTP, flags.Name, flags.Advertise})
+	c.take(source, "flag", file{flags.Listen, flags.HTTP, flags.Name, flags.Advertise, flags.Discovery})
 
 	if err := c.Validate(); err != nil {
 		var fe *FieldError
@@ -101,6 +111,9 @@ func (c *Config) take(source map[string]string, from string, f file) {
 	}
 	if f.Advertise != nil {
 		c.Advertise, source["advertise"] = *f.Advertise, from
+	}
+	if f.Discovery != nil {
+		c.Discovery, source["discovery"] = *f.Discovery, from
 	}
 }
 
@@ -165,7 +178,7 @@ func parseFile(text []byte) (file, error) {
 	case errors.As(err, &unknown):
 		first := unknown.Errors[0]
 		line, _ := first.Position()
-		return file{}, fmt.Errorf("line %d: unknown key %q; known are listen, http, name and advertise",
+		return file{}, fmt.Errorf("line %d: unknown key %q; known are listen, http, name, advertise and discovery",
 			line, strings.Join(first.Key(), "."))
 	case errors.As(err, &syntax):
 		line, column := syntax.Position()

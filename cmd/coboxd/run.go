@@ -31,6 +31,7 @@ const drainTimeout = 30 * time.Second
 func (p *program) runCommand() *cobra.Command {
 	var listen, http, name, keys, waiting string
 	var advertise []string
+	var discovery bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the box",
@@ -41,8 +42,8 @@ At its first start it makes its identity and shows a code. Whoever scans the
 code first becomes the box's administrator: cobox pair TEXT|PICTURE
 
 Settings come from flags, then from the environment (COBOXD_DATA, COBOXD_LISTEN,
-COBOXD_HTTP, COBOXD_NAME, COBOXD_ADVERTISE), then from coboxd.toml in the data
-directory.
+COBOXD_HTTP, COBOXD_NAME, COBOXD_ADVERTISE, COBOXD_DISCOVERY), then from
+coboxd.toml in the data directory.
 ` + exitHelp,
 		Example: `  coboxd run --data ~/box
   coboxd run --listen 127.0.0.1:26269 --name "Bakery box"
@@ -58,6 +59,7 @@ directory.
 	flags.MarkHidden("release-keys") // of no use but to the tests of the system
 	flags.StringVar(&waiting, "waiting", "", "only tell members TEXT, because the data is elsewhere (see appliance/datadir/FORMAT.md)")
 	flags.Lookup("waiting").Hidden = true // for the first process of a box
+	flags.BoolVar(&discovery, "discovery", true, "answer for the box's name, cobox-xxxx.local, in the local network (not while it listens only to this machine)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		given := p.flags(cmd)
 		for flag, setting := range map[string]struct {
@@ -70,6 +72,9 @@ directory.
 		}
 		if flags.Changed("advertise") {
 			given.Advertise = &advertise
+		}
+		if flags.Changed("discovery") {
+			given.Discovery = &discovery
 		}
 		settings, err := config.Load(given, os.Getenv)
 		if err != nil {
