@@ -1,22 +1,24 @@
 package appliance
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 
 	"cobox/appliance/config"
+	"cobox/appliance/datadir"
 	"cobox/netlink/discover"
 	"cobox/netlink/pairing"
 )
 
 // responder answers for the box's name in the local network; nil if nobody there
 // could reach it, or if that is not wanted.
-func (b *box) responder(settings *config.Config, bound net.Addr) *discover.Responder {
+func responder(settings *config.Config, identity *datadir.Identity, log *slog.Logger, bound net.Addr) *discover.Responder {
 	tcp, err := netip.ParseAddrPort(bound.String())
 	if err != nil || !settings.Discovery {
 		return nil
 	}
-	r := &discover.Responder{Host: pairing.HostName(b.identity.StaticPublic()) + discover.Domain, Logger: b.log}
+	r := &discover.Responder{Host: pairing.HostName(identity.StaticPublic()) + discover.Domain, Logger: log}
 	switch at := tcp.Addr().Unmap().WithZone(""); {
 	case at.IsLoopback():
 		return nil

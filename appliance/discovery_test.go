@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"log/slog"
 	"net"
 	"net/netip"
 	"testing"
@@ -12,7 +13,7 @@ import (
 // TestResponder: a box answers for its name where others can reach it, with the
 // addresses at which it listens.
 func TestResponder(t *testing.T) {
-	b := &box{identity: datadir.NewIdentity()}
+	identity := datadir.NewIdentity()
 	v4, other4, v6 := netip.MustParseAddr("192.168.1.7"), netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fe80::7")
 	for _, tc := range []struct {
 		bound    string
@@ -31,7 +32,7 @@ func TestResponder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := b.responder(&config.Config{Discovery: !tc.off}, bound)
+		r := responder(&config.Config{Discovery: !tc.off}, identity, slog.New(slog.DiscardHandler), bound)
 		tells := func(a netip.Addr) bool { return r != nil && (r.Serves == nil || r.Serves(a)) }
 		for _, a := range tc.tells {
 			if !tells(a) {

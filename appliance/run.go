@@ -283,7 +283,7 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 	page := &pages{log: b.log, metrics: b.metrics, health: b.health}
 	serve(func() error { return page.serve(serving, local) })
 	serve(func() error { return b.addresses.watch(serving, b.log, b.newAddresses) })
-	if r := b.responder(&cfg.Settings, ln.Addr()); r != nil {
+	if r := responder(&cfg.Settings, b.identity, b.log, ln.Addr()); r != nil {
 		serve(func() error { return r.Run(serving) })
 	}
 	serve(func() error {

@@ -100,6 +100,9 @@ func (w *waiting) run(ctx context.Context, cfg *Config) error {
 	page := &pages{log: w.log, metrics: w.metrics, health: w.health}
 	g.Go(func() error { return page.serve(serving, local) })
 	g.Go(func() error { return w.addresses.watch(serving, w.log, func() {}) })
+	if r := responder(&cfg.Settings, w.identity, w.log, ln.Addr()); r != nil {
+		g.Go(func() error { return r.Run(serving) })
+	}
 	g.Go(func() error {
 		<-serving.Done()
 		w.ready.Store(false)

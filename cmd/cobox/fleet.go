@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -19,8 +18,6 @@ import (
 )
 
 const (
-	dialTimeout   = 8 * time.Second // for all addresses of a box together
-	dialStagger   = 250 * time.Millisecond
 	redialFirst   = 500 * time.Millisecond
 	redialLongest = 15 * time.Second
 )
@@ -191,7 +188,7 @@ func unreachableHint(err error) string {
 	if errors.Is(err, noiseconn.ErrNoAnswer) {
 		return hangUpHint
 	}
-	return "Is it on, and on this network? 'cobox boxes' shows the addresses that are tried."
+	return "Is it on, with its cable plugged in, and in this network? 'cobox boxes' shows where it was last."
 }
 
 // run dials, and dials again while the fleet keeps its links.
@@ -273,7 +270,7 @@ func (l *link) set(s *replicate.Session, err error) {
 
 // dial makes a session that is not running yet.
 func (l *link) dial(ctx context.Context) (*replicate.Session, error) {
-	conn, addr, err := dialAny(ctx, l.box.Addresses, noiseconn.Config{
+	conn, addr, err := placeOf(l.box).dial(ctx, noiseconn.Config{
 		Mode: noiseconn.ModeLink, Static: noiseconn.StaticPrivate(l.f.st.Keys.Noise()),
 		Remote: l.box.Static, PSK: l.box.PSK, Version: l.box.Version,
 	})
@@ -302,68 +299,6 @@ func clipName(s string) string {
 		s = string(r[:len(r)-1])
 	}
 	return s
-}
-
-// dialAny tries the addresses one after the other, each a little later than
-// the one before, and returns the first connection whose handshake succeeds.
-func dialAny(ctx context.Context, addresses []string, cfg noiseconn.Config) (*noiseconn.Conn, string, error) {
-	if len(addresses) == 0 {
-		return nil, "", errors.New("no address is known: give one with --address HOST:PORT")
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	type result struct {
-		conn *noiseconn.Conn
-		addr string
-		err  error
-	}
-	results := make(chan result)
-	for i, addr := range addresses {
-		go func() {
-			conn, err := dialOne(ctx, addr, time.Duration(i)*dialStagger, cfg)
-			select {
-			case results <- result{conn, addr, err}:
-			case <-ctx.Done():
-				if conn != nil {
-					conn.Close()
-				}
-			}
-		}()
-	}
-	var errs []error
-	for range addresses {
-		select {
-		case r := <-results:
-			if r.err == nil {
-				return r.conn, r.addr, nil
-			}
-			errs = append(errs, r.err)
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return nil, "", ctx.Err()
-			}
-			return nil, "", errors.Join(append(errs, fmt.Errorf("no answer within %v from %v", dialTimeout, addresses))...)
-		}
-	}
-	return nil, "", errors.Join(errs...)
-}
-
-func dialOne(ctx context.Context, addr string, wait time.Duration, cfg noiseconn.Config) (*noiseconn.Conn, error) {
-	select {
-	case <-time.After(wait):
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := noiseconn.Dial(ctx, nc, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", addr, err)
-	}
-	return conn, nil
 }
 
 // update changes what is stored of the device's state, beside what the caller

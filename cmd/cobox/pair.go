@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -46,7 +45,10 @@ func (a *app) pairCommand() *cobra.Command {
 		Use:   "pair TEXT|URL|PICTURE",
 		Short: "Claim a box by its QR code",
 		Long: `Claims a new box: you become its administrator, without a limit. Give the text
-of its QR code, or a photo or screenshot of it (PNG or JPEG).`,
+of its QR code, or a photo or screenshot of it (PNG or JPEG).
+
+The box is looked for at the addresses in the code and, by its name, in the
+network that this computer is in.`,
 		Example: "  cobox pair photo.jpg\n  cobox pair 'http://cobox-ab3d.local/#AQE…' --address 192.168.1.20:26269",
 		Args:    exactly(1, "the text of a QR code, or a picture of it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -157,16 +159,16 @@ func (a *app) pair(ctx context.Context, arg, address string, want pairing.Kind) 
 		return err
 	}
 	defer unlock()
-	addresses, err := addressesFor(code.Box, code.Addresses, address)
+	where, err := placeFor(code.Box, code.Addresses, address)
 	if err != nil {
 		return err
 	}
-	conn, worked, err := dialAny(ctx, addresses, noiseconn.Config{
+	conn, worked, err := where.dial(ctx, noiseconn.Config{
 		Mode: noiseconn.ModePair, Static: noiseconn.StaticPrivate(st.Keys.Noise()),
 		Remote: code.Box, PSK: code.PSK(), Invite: code.Invite,
 	})
 	if err != nil {
-		return pairFailure(ctx, err, addresses)
+		return pairFailure(ctx, err, where)
 	}
 	defer conn.Close()
 	enrolled, err := pairing.Join(ctx, conn, &pairing.Enrollment{
@@ -174,7 +176,7 @@ func (a *app) pair(ctx context.Context, arg, address string, want pairing.Kind) 
 		RecoveryPSK: noiseconn.PSK(st.RecoveryRoot.PSK([32]byte(code.Box))), DeviceName: deviceName(st.Name),
 	})
 	if err != nil {
-		return pairFailure(ctx, err, addresses)
+		return pairFailure(ctx, err, where)
 	}
 	box := &device.Box{
 		Name: enrolled.BoxName, Static: code.Box, Sign: enrolled.SigningKey, PSK: enrolled.LinkPSK,
@@ -184,7 +186,7 @@ func (a *app) pair(ctx context.Context, arg, address string, want pairing.Kind) 
 	for _, x := range enrolled.Addresses {
 		stated = append(stated, x.String())
 	}
-	box.Saw(worked, append(stated, addresses...))
+	box.Saw(worked, append(stated, where.addresses...))
 	st.AddBox(box)
 	if err := st.Save(); err != nil {
 		return ui.Fail(err, "state", "the box has admitted this device, but that cannot be stored here", "Make room on the disk and run the same command again: the box lets the same device repeat it.")
@@ -215,30 +217,7 @@ func deviceName(s string) string {
 	return s
 }
 
-// addressesFor lists where to look for a box: the address that was given, or
-// those of the code and the box's name on the local network.
-func addressesFor(box noiseconn.StaticPublic, known []pairing.Address, given string) ([]string, error) {
-	if given != "" {
-		if !strings.Contains(given, ":") || strings.HasSuffix(given, "]") {
-			given = net.JoinHostPort(strings.Trim(given, "[]"), "26269")
-		}
-		addr, err := pairing.ParseAddress(given)
-		if err != nil {
-			return nil, ui.Usagef("Write for example 192.168.1.20:26269.", "--address: %s", err)
-		}
-		return []string{addr.String()}, nil
-	}
-	var list []string
-	for _, x := range known {
-		list = append(list, x.String())
-	}
-	if len(list) == 0 {
-		list = append(list, net.JoinHostPort(pairing.HostName(box)+".local", "26269"))
-	}
-	return list, nil
-}
-
-func pairFailure(ctx context.Context, err error, addresses []string) error {
+func pairFailure(ctx context.Context, err error, where place) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -252,8 +231,7 @@ func pairFailure(ctx context.Context, err error, addresses []string) error {
 		return &ui.Failure{Exit: ui.ExitFailed, Code: "wrong_secret", What: "the box hung up: it does not know this code",
 			Hint: "The code may be of another box at this address, cancelled, or too many attempts were made in the last minute.\nScan the code that the box shows now ('coboxd qr'), or ask for a new invite."}
 	}
-	return &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "the box is not reachable at " + strings.Join(addresses, " or "), Err: err,
-		Hint: "Is it on, and on this network? Give its address with --address HOST:PORT if it has changed."}
+	return where.notFound(err)
 }
 
 // explainRefusal says in the user's words why a box did not admit a device.

@@ -75,9 +75,9 @@ paired, as a picture or text. One box that still works is enough.`,
 
 // candidate is a box that may hold the account.
 type candidate struct {
-	name      string
-	key       noiseconn.StaticPublic
-	addresses []string
+	name  string
+	key   noiseconn.StaticPublic
+	where place
 }
 
 func (a *app) recover(ctx context.Context, phraseFile, boxCode, address, name string) error {
@@ -163,11 +163,11 @@ func candidatesOf(code any, acct *seal.Account, address string) ([]candidate, er
 	var list []candidate
 	switch c := code.(type) {
 	case *pairing.Code:
-		addresses, err := addressesFor(c.Box, c.Addresses, address)
+		where, err := placeFor(c.Box, c.Addresses, address)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, candidate{pairing.HostName(c.Box), c.Box, addresses})
+		list = append(list, candidate{pairing.HostName(c.Box), c.Box, where})
 	case *pairing.Sheet:
 		if c.Account != acct.ID() {
 			return nil, &ui.Failure{Exit: ui.ExitFailed, Code: "wrong_phrase",
@@ -178,11 +178,11 @@ func candidatesOf(code any, acct *seal.Account, address string) ([]candidate, er
 			return nil, &ui.Failure{Exit: ui.ExitFailed, Code: "bad_code", What: "the sheet names no box", Hint: "Use the QR code of a box that holds the backups."}
 		}
 		for _, b := range c.Boxes {
-			addresses, err := addressesFor(b.Box, b.Addresses, address)
+			where, err := placeFor(b.Box, b.Addresses, address)
 			if err != nil {
 				return nil, err
 			}
-			list = append(list, candidate{b.Name, b.Box, addresses})
+			list = append(list, candidate{b.Name, b.Box, where})
 		}
 	}
 	return list, nil
@@ -190,7 +190,7 @@ func candidatesOf(code any, acct *seal.Account, address string) ([]candidate, er
 
 func noRecovery(err error) error {
 	f := &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box let this account in", Err: err,
-		Hint: "Is the box on, and on this network? Give its address with --address HOST:PORT if it has changed."}
+		Hint: notFoundHint}
 	if errors.Is(err, &replicate.Error{Code: replicate.CodeWaiting}) {
 		f.Hint = waitingHint
 		return f
@@ -206,7 +206,7 @@ func noRecovery(err error) error {
 // recoverFrom logs in to one box with the recovery key, registers the new
 // device there and learns the account's logs.
 func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Account, c candidate) (unreadable int, err error) {
-	conn, worked, err := dialAny(ctx, c.addresses, noiseconn.Config{
+	conn, worked, err := c.where.dial(ctx, noiseconn.Config{
 		Mode: noiseconn.ModeLink, Static: noiseconn.StaticPrivate(acct.RecoveryKey()),
 		Remote: c.key, PSK: noiseconn.PSK(acct.RecoveryRoot().PSK([32]byte(c.key))),
 	})
@@ -233,7 +233,7 @@ func (a *app) recoverFrom(ctx context.Context, st *device.State, acct *seal.Acco
 	if err != nil {
 		return unreadable, err
 	}
-	box.Saw(worked, append(hello.Addresses, c.addresses...))
+	box.Saw(worked, append(hello.Addresses, c.where.addresses...))
 	entries, err := session.Logs(ctx, st.Card.ID)
 	if err != nil {
 		return 0, fmt.Errorf("listing the account's logs: %w", err)

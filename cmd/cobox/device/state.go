@@ -74,11 +74,13 @@ type Box struct {
 const MaxAddresses = 8
 
 // Saw moves an address that worked to the front and adds those that the box
-// states, and reports whether anything changed.
+// states, and reports whether anything changed. One that holds only on an
+// interface of this computer (fe80::1%eth0) is not remembered: the box is found
+// there by its name.
 func (b *Box) Saw(worked string, stated []string) bool {
 	list := make([]string, 0, MaxAddresses)
 	for _, a := range slices.Concat([]string{worked}, stated, b.Addresses) {
-		if a != "" && !slices.Contains(list, a) && len(list) < MaxAddresses {
+		if a != "" && !strings.Contains(a, "%") && !slices.Contains(list, a) && len(list) < MaxAddresses {
 			list = append(list, a)
 		}
 	}

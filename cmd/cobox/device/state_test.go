@@ -366,6 +366,9 @@ func TestSaw(t *testing.T) {
 	for i := range 20 {
 		many = append(many, fmt.Sprintf("x%d:1", i))
 	}
+	if b.Saw("[fe80::1%eth0]:1", []string{"fe80::2%eth0"}) {
+		t.Errorf("an address of one interface is remembered: %v", b.Addresses)
+	}
 	if b.Saw("a:1", many); len(b.Addresses) != MaxAddresses || b.Addresses[0] != "a:1" {
 		t.Errorf("%v", b.Addresses)
 	}

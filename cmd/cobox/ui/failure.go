@@ -40,7 +40,7 @@ func (f *Failure) Unwrap() error { return f.Err }
 
 // packages are the names with which our packages begin their errors. They help
 // whoever reads the code, and nobody else.
-var packages = regexp.MustCompile(`(^|: )(?:(?:account|archive|chunker|device|fstree|merklelog|noiseconn|pairing|replica|replicate|seal|sheet|spool): )+`)
+var packages = regexp.MustCompile(`(^|: )(?:(?:account|archive|chunker|device|discover|fstree|merklelog|noiseconn|pairing|replica|replicate|seal|sheet|spool): )+`)
 
 // Plain is an error as people are told it: without the names of packages, on
 // one line, and safe for a terminal.
