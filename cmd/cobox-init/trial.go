@@ -87,7 +87,7 @@ func (s *system) runTrial(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	case <-time.After(time.Until(limit)):
-		if triedByFirmware() {
+		if u.tried() {
 			s.log.Error("the system on trial has not found its disk, and the box restarts into the one before")
 			s.askToStop(restart)
 			return

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -288,6 +289,27 @@ func TestNoTrial(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTrialWithoutDisk: a new system that does not find its disk cannot know that
+// it is on trial, but for the firmware's word.
+func TestTrialWithoutDisk(t *testing.T) {
+	for _, tried := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &system{log: slog.New(slog.DiscardHandler), state: newState(time.Now()), stop: make(chan ending, 1)}
+			s.updates = newUpdates(s.log, s.state, s.askToStop)
+			s.updates.tried = func() bool { return tried }
+			took, stop, stopped := s.tryToEnd(t, func(ctx context.Context) {
+				if !tried {
+					time.Sleep(24 * time.Hour)
+					close(s.updates.begun) // a disk of no slot
+				}
+			})
+			if stopped != tried || tried && (stop != restart || took != trialLimit*trialTime) || !tried && took != 24*time.Hour {
+				t.Errorf("tried %v: after %v, stopped %v to %v", tried, took, stopped, stop)
+			}
+		})
+	}
 }
 
 // TestFloorNeverSinks: a system with a lower floor changes nothing.

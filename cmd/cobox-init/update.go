@@ -45,6 +45,7 @@ type updates struct {
 	upload  string // the file that coboxd leaves a bundle in
 	keys    string // the file of the release keys
 	trial   time.Duration
+	tried   func() bool   // whether the firmware calls this start a trial
 	begun   chan struct{} // closed when the disk is found
 
 	// changing is held by whoever writes a slot or has it tried: one at a time.
@@ -66,7 +67,7 @@ type updates struct {
 
 func newUpdates(log *slog.Logger, st *state, stop func(ending)) *updates {
 	return &updates{
-		log: log, state: st, stop: stop, trial: trialTime,
+		log: log, state: st, stop: stop, trial: trialTime, tried: triedByFirmware,
 		card: cardMount, upload: filepath.Join(dataDir, machine.UpdateFile), keys: keysFile,
 		begun: make(chan struct{}),
 	}
