@@ -162,7 +162,7 @@ func bundleOf(t testing.TB, f bundletest.Files, m *bundle.Manifest, sigs []bundl
 func (c *fakeCard) start(t testing.TB, running layout.Slot) *system {
 	t.Helper()
 	s := &system{
-		log: slog.New(slog.DiscardHandler), state: newState(time.Now()), stop: make(chan ending, 1),
+		log: slog.New(slog.DiscardHandler), state: newState(time.Now()), stop: make(chan ending, 1), data: newDataState(),
 		addresses: func() int { return int(c.addresses.Load()) },
 	}
 	u := newUpdates(s.log, s.state, s.askToStop)

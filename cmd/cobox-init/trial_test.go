@@ -296,7 +296,7 @@ func TestNoTrial(t *testing.T) {
 func TestTrialWithoutDisk(t *testing.T) {
 	for _, tried := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			s := &system{log: slog.New(slog.DiscardHandler), state: newState(time.Now()), stop: make(chan ending, 1)}
+			s := &system{log: slog.New(slog.DiscardHandler), state: newState(time.Now()), stop: make(chan ending, 1), data: newDataState()}
 			s.updates = newUpdates(s.log, s.state, s.askToStop)
 			s.updates.tried = func() bool { return tried }
 			took, stop, stopped := s.tryToEnd(t, func(ctx context.Context) {
