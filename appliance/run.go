@@ -197,10 +197,7 @@ func (b *box) open(cfg *Config) (err error) {
 		return nil // what there is can still be read; nothing is set up
 	}
 	if b.machine != nil {
-		b.updates, err = update.Open(update.Config{Machine: b.machine, Dir: b.dir.Path(), Keys: cfg.ReleaseKeys, Logger: b.log})
-		if err != nil {
-			return err
-		}
+		b.updates = update.New(update.Config{Machine: b.machine, Dir: b.dir.Path(), Keys: cfg.ReleaseKeys, Logger: b.log})
 	}
 	return b.setUp(cfg, provision)
 }

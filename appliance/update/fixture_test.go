@@ -112,10 +112,7 @@ func newBox(t *testing.T, dir string) *box {
 		t.Fatal(err)
 	}
 	client := b.serve()
-	b.Receiver, err = update.Open(update.Config{Machine: client, Dir: dir, Keys: keys, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.Receiver = update.New(update.Config{Machine: client, Dir: dir, Keys: keys, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- b.Run(ctx) }()

@@ -56,9 +56,9 @@ type Receiver struct {
 	try  chan struct{} // an update waits to be tried; it is under way until then
 }
 
-// Open returns a Receiver, after it has removed what an update that was cut off
+// New returns a Receiver, after it has removed what an update that was cut off
 // has left.
-func Open(cfg Config) (*Receiver, error) {
+func New(cfg Config) *Receiver {
 	if cfg.Keys == "" {
 		cfg.Keys = KeysFile
 	}
@@ -66,7 +66,16 @@ func Open(cfg Config) (*Receiver, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Receiver{cfg: cfg, path: filepath.Join(cfg.Dir, machine.UpdateFile), busy: make(chan struct{}, 1), try: make(chan struct{}, 1)}
-	return r, r.remove()
+	r.clean()
+	return r
+}
+
+// clean removes the file where nobody can be told if that fails. A box without
+// room is better than no box.
+func (r *Receiver) clean() {
+	if err := r.remove(); err != nil {
+		r.cfg.Logger.Error("a file is left over", "error", err)
+	}
 }
 
 // remove removes the file, if there is one.
@@ -132,11 +141,7 @@ func (r *Receiver) receive(ctx context.Context, b Bundle, progress func(admin.Up
 		return nil, refuse(replicate.CodeBusy, "the box is trying CoBox %s; another update can follow once it has proved itself, in some minutes",
 			state.Release.Version)
 	}
-	defer func() {
-		if err := r.remove(); err != nil { // the next start tries again
-			r.cfg.Logger.Warn("a file is left over", "error", err)
-		}
-	}()
+	defer r.clean()
 	if err := r.store(ctx, b, state, progress); err != nil {
 		return nil, err
 	}

@@ -324,12 +324,9 @@ func TestNoKeys(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r, err := update.Open(update.Config{Machine: b.serve(), Dir: b.dir, Keys: path})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := update.New(update.Config{Machine: b.serve(), Dir: b.dir, Keys: path})
 		data := newSystem(4).bundle(t, 0, 1)
-		_, err = r.Receive(t.Context(), update.Bundle{Size: int64(len(data)), Reader: bytes.NewReader(data)}, func(admin.UpdateProgress) {})
+		_, err := r.Receive(t.Context(), update.Bundle{Size: int64(len(data)), Reader: bytes.NewReader(data)}, func(admin.UpdateProgress) {})
 		if code, message := codeOf(err); code != replicate.CodeInternal || !strings.Contains(message, "cannot read the keys") {
 			t.Errorf("%s: %v", name, err)
 		}
