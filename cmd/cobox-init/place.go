@@ -107,6 +107,9 @@ func (s *system) listDisks() (machine.Disks, error) {
 }
 
 func (s *system) lookAround() ([]blockDisk, surroundings, error) {
+	if s.card == nil {
+		return nil, surroundings{}, machine.Errorf(machine.CodeBusy, "the box has not found its own card yet")
+	}
 	list, err := listDisks("/sys/block")
 	if err != nil {
 		return nil, surroundings{}, err
