@@ -6,9 +6,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"cobox/image/bundle"
 	"cobox/image/disk"
 	"cobox/image/fat32"
 	"cobox/image/layout"
@@ -124,6 +126,61 @@ func TestWrite(t *testing.T) {
 	c.SlotB = c.SlotB[1:]
 	if err := disk.Write(name, 0o600, c); err == nil {
 		t.Error("a partition of the wrong size was taken")
+	}
+}
+
+// TestReadSlot: a slot is read if every file of its manifest is there as it was
+// described, whatever else is there.
+func TestReadSlot(t *testing.T) {
+	files := bundle.Contents{"kernel8.img": []byte("kernel"), "overlays/empty": nil}
+	m := &bundle.Manifest{Version: "1", Number: 3, Floor: 2, Board: bundle.BoardRPi, Files: files.Describe()}
+	text, err := m.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, _ := image(t)
+	put := func(change func(map[string]string)) {
+		t.Helper()
+		all := map[string]string{
+			layout.ManifestFile: string(text), "kernel8.img": "kernel", "overlays/empty": "", "System Volume Information/x": "of another system",
+		}
+		change(all)
+		var list []fat32.File
+		for path, data := range all {
+			list = append(list, fat32.File{Path: path, Data: []byte(data)})
+		}
+		b, err := fat32.Make(layout.SlotSize, layout.SlotBLabel, made, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(b, layout.BootselStart+layout.BootselSize+layout.SlotSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(func(map[string]string) {})
+	s, err := disk.ReadSlot(name, layout.SlotB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Manifest.Number != 3 || len(s.Signatures) != 0 || len(s.Files) != 2 || string(s.Files["kernel8.img"]) != "kernel" {
+		t.Errorf("%+v", s)
+	}
+	for says, change := range map[string]func(map[string]string){
+		"there is no manifest.txt":                    func(all map[string]string) { delete(all, layout.ManifestFile) },
+		"bundle: manifest":                            func(all map[string]string) { all[layout.ManifestFile] = "x" },
+		"bundle: signature":                           func(all map[string]string) { all[layout.SignaturesFile] = "x" },
+		"overlays/empty is missing":                   func(all map[string]string) { delete(all, "overlays/empty") },
+		"kernel8.img is not the file of the manifest": func(all map[string]string) { all["kernel8.img"] = "Kernel" },
+	} {
+		put(change)
+		if _, err := disk.ReadSlot(name, layout.SlotB); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", says, err)
+		}
 	}
 }
 
