@@ -14,8 +14,8 @@ ARM_PACKAGES = ./storage/... ./netlink/... ./image/layout ./image/bundle ./image
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build coboxd (the box) and cobox (the member's program) into bin/
-	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/ ./cmd/coboxd ./cmd/cobox
+build: ## build cobox (the member's program), coboxd (the box) and coboximg (makes boxes) into bin/
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_RELEASE) -o bin/ ./cmd/cobox ./cmd/coboxd ./cmd/coboximg
 
 run: build ## run a box here, with its data in ./.run
 	mkdir -p .run && bin/coboxd run --data .run
