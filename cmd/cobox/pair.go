@@ -62,9 +62,12 @@ network that this computer is in.`,
 func (a *app) joinCommand() *cobra.Command {
 	var address string
 	c := &cobra.Command{
-		Use:     "join TEXT|PICTURE",
-		Short:   "Join a box by an invite",
-		Long:    "Joins a box as a member. Its administrator makes the invite with 'cobox box invite member'.",
+		Use:   "join TEXT|PICTURE",
+		Short: "Join a box by an invite",
+		Long: `Joins a box as a member. Its administrator makes the invite with 'cobox box invite member'.
+
+The box is looked for at the addresses in the invite and, by its name, in the
+network that this computer is in.`,
 		Example: "  cobox join invite.png\n  cobox join invite.png --address box.example.org:26269",
 		Args:    exactly(1, "the text of an invite, or a picture of it"),
 		RunE: func(cmd *cobra.Command, args []string) error {

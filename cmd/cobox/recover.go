@@ -56,7 +56,9 @@ func (a *app) recoverCommand() *cobra.Command {
 this machine a new device of the account. Then restore and backup work.
 
 --box takes the QR code of the recovery sheet, or the one with which the box was
-paired, as a picture or text. One box that still works is enough.`,
+paired, as a picture or text. One box that still works is enough; it is looked for
+at the addresses in the code and, by its name, in the network that this computer
+is in.`,
 		Example: "  cobox recover --phrase-file - --box recovery-sheet.jpg\n  cobox recover --phrase-file words.txt --box sheet.png --address 192.168.1.20:26269",
 		Args:    exactly(0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -2,7 +2,7 @@
 
 // Package nettest makes networks for tests: each has interfaces, addresses and
 // ports of its own (a network namespace), and a cable leads from one to another.
-// It needs root; a test without it is skipped.
+// It needs root; a test without it is skipped, and so it is in a short run.
 package nettest
 
 import (
@@ -55,6 +55,9 @@ func New(t testing.TB) *Network {
 
 func needRoot(t testing.TB) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("networks of their own are left out of a short run")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make networks of their own")
 	}
