@@ -159,11 +159,14 @@ func (a *audit) program(where, name string, b []byte) {
 func (a *audit) raw(r io.Reader) error {
 	const unit, overlap = 4 << 20, 4096
 	b := make([]byte, unit+overlap)
+	zero := make([]byte, len(b)) // most of an image
 	kept := 0
 	for at := int64(0); ; {
 		n, err := io.ReadFull(r, b[kept:])
-		for _, key := range keysIn(b[:kept+n]) {
-			a.found("image", fmt.Sprintf("the part at %d MiB", at>>20), "has "+key)
+		if part := b[:kept+n]; !bytes.Equal(part, zero[:len(part)]) {
+			for _, key := range keysIn(part) {
+				a.found("image", fmt.Sprintf("the part at %d MiB", at>>20), "has "+key)
+			}
 		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			return nil
@@ -178,9 +181,6 @@ func (a *audit) raw(r io.Reader) error {
 
 // keysIn names the private keys in some bytes.
 func keysIn(b []byte) (found []string) {
-	if len(bytes.TrimLeft(b, "\x00")) == 0 {
-		return nil // most of an image
-	}
 	for _, re := range privateKeys {
 		if m := re.Find(b); m != nil {
 			found = append(found, fmt.Sprintf("a private key, %.24q", m))
