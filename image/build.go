@@ -2,6 +2,7 @@ package image
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -120,6 +121,8 @@ func signed(c Config, m *bundle.Manifest) ([]byte, []bundle.Signature, error) {
 	if err != nil || len(sigs) == 0 {
 		return text, nil, err
 	}
+	// Whoever puts a release together may name the signatures in any order.
+	slices.SortFunc(sigs, func(a, b bundle.Signature) int { return bytes.Compare(a.KeyID[:], b.KeyID[:]) })
 	keys, err := c.keys()
 	if err != nil {
 		return nil, nil, err

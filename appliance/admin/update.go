@@ -3,7 +3,7 @@ package admin
 // Release is one system of a box.
 type Release struct {
 	Version string `json:"version"` // for people
-	Number  uint32 `json:"number"`  // it grows with every release; 0: never released
+	Number  uint32 `json:"number"`  // it grows with every release; 0: unknown
 }
 
 // Machine is how things are with the system of a box that runs CoBox's own. A

@@ -34,7 +34,7 @@ type Empty struct{}
 // Release is a system, as the manifest of its slot says.
 type Release struct {
 	Version string `json:"version"` // for people
-	Number  uint32 `json:"number"`  // 0: an image that was never released
+	Number  uint32 `json:"number"`  // 0: its slot does not say
 }
 
 // State is what the first process knows of the system.

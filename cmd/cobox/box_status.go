@@ -63,7 +63,7 @@ func (s *systemOfBox) text() string {
 	text := "CoBox " + ui.Printable(s.Version)
 	switch {
 	case s.Number == 0:
-		text += ", never released"
+		text += ", of an unknown number"
 	default:
 		text += fmt.Sprintf(", release %d", s.Number)
 	}
