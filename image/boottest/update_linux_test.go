@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"cobox/appliance/machine"
 	"cobox/image/layout"
 )
 
@@ -53,11 +52,13 @@ func TestUpdates(t *testing.T) {
 		said := u.send(t, u.bundle(t, good))
 		u.answers(layout.SlotB)
 		u.wait(`cobox-init: the system has proved itself`, 2*time.Minute)
-		m := u.runs(t, layout.SlotB, good)
-		if m.Update == nil || m.Update.Result != machine.ResultPromoted || m.Floor != good.number {
-			t.Errorf("after a good update: %+v", m)
+		s := u.runs(t, layout.SlotB, good)
+		if s.Update == nil || s.Update.Result != "promoted" || s.System.Floor != good.number {
+			t.Errorf("after a good update: %+v, %+v", s.System, s.Update)
 		}
-		u.ends(t, said)
+		if a := u.ends(t, said); a.code != 0 || !strings.Contains(a.out, "stays with it") {
+			t.Error("the administrator was not told that the update stays")
+		}
 		u.powerButton(time.Minute)
 		u.sound()
 		u.start(t)
@@ -86,8 +87,8 @@ func (u *updated) refuses(t *testing.T) {
 		if code == 0 || !strings.Contains(out, bad.why) {
 			t.Errorf("%s: code %d, and the message should say %q:\n%s", bad.name, code, bad.why, out)
 		}
-		if m := u.runs(t, layout.SlotA, old); m.Update != nil {
-			t.Errorf("%s: the box tells of an update: %+v", bad.name, m.Update)
+		if s := u.runs(t, layout.SlotA, old); s.Update != nil {
+			t.Errorf("%s: the box tells of an update: %+v", bad.name, s.Update)
 		}
 	}
 	select {
@@ -105,28 +106,32 @@ func (u *updated) refuses(t *testing.T) {
 func (u *updated) fellBack(t *testing.T, r release, said <-chan answer, why string) {
 	t.Helper()
 	u.answers(layout.SlotA)
-	m := u.runs(t, layout.SlotA, old)
-	if m.Update == nil || m.Update.Result != machine.ResultFellBack || m.Update.Reason == "" || !strings.Contains(m.Update.Reason, why) ||
-		m.Update.Release != (machine.Release{Version: r.version, Number: r.number}) {
-		t.Errorf("the box does not tell what became of the update: %+v", m.Update)
+	s := u.runs(t, layout.SlotA, old)
+	if up := s.Update; up == nil || up.Result != "fellback" || up.Reason == "" || !strings.Contains(up.Reason, why) ||
+		up.Version != r.version || up.Number != r.number {
+		t.Errorf("the box does not tell what became of the update: %+v", up)
 	}
-	if m.Floor != old.number {
-		t.Errorf("the floor is %d after an update that was not kept", m.Floor)
+	if s.System.Floor != old.number {
+		t.Errorf("the floor is %d after an update that was not kept", s.System.Floor)
 	}
-	if out := u.me.must("box", "status"); !strings.Contains(out, r.version) {
-		t.Errorf("the status does not tell of the update that fell back:\n%s", out)
+	if a := u.ends(t, said); a.code == 0 || !strings.Contains(a.out, "went back") || !strings.Contains(a.out, why) {
+		t.Error("the administrator was not told that the box went back")
 	}
-	u.ends(t, said)
 	u.sound()
 }
 
 // ends waits for the end of the administrator's program and shows what it said.
-func (u *updated) ends(t *testing.T, said <-chan answer) {
+func (u *updated) ends(t *testing.T, said <-chan answer) answer {
 	t.Helper()
 	select {
 	case a := <-said:
-		t.Logf("cobox box update: code %d, %v\n%s", a.code, a.err, a.out)
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		t.Logf("cobox box update: code %d\n%s", a.code, a.out)
+		return a
 	case <-time.After(3 * time.Minute):
-		t.Error("cobox box update does not end")
+		t.Fatal("cobox box update does not end")
 	}
+	return answer{}
 }

@@ -4,11 +4,9 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
-	"cobox/appliance/machine"
 	"cobox/image/bundle"
 	"cobox/image/bundle/bundletest"
 	"cobox/image/layout"
@@ -89,31 +87,43 @@ func (u *updated) send(t testing.TB, file string) <-chan answer {
 	return said
 }
 
-// state asks the box for the state of its system.
-func (u *updated) state(t testing.TB) machine.State {
+// status is what a box tells its administrators of its system.
+type status struct {
+	System struct {
+		Version string
+		Number  uint32
+		Slot    string
+		Trying  bool
+		Floor   uint32
+	}
+	Update *struct {
+		Version string
+		Number  uint32
+		Result  string
+		Reason  string
+	}
+}
+
+// status asks the box for the state of its system.
+func (u *updated) status(t testing.TB) status {
 	t.Helper()
 	u.me.await(u.vm, 2*time.Minute)
-	var status struct{ Machine *machine.State }
 	out := u.me.must("box", "status", "--json")
-	for line := range strings.Lines(out) {
-		if err := json.Unmarshal([]byte(line), &status); err != nil {
-			t.Fatalf("cobox box status --json: %v\n%s", err, out)
-		}
+	var s status
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		t.Fatalf("cobox box status --json: %v\n%s", err, out)
 	}
-	if status.Machine == nil {
-		t.Fatalf("cobox box status --json does not tell the state of the system:\n%s", out)
-	}
-	return *status.Machine
+	return s
 }
 
 // runs checks that a release runs in a slot, not on trial.
-func (u *updated) runs(t testing.TB, s layout.Slot, r release) machine.State {
+func (u *updated) runs(t testing.TB, slot layout.Slot, r release) status {
 	t.Helper()
-	m := u.state(t)
-	if m.Slot != s.String() || m.Trying || m.Release != (machine.Release{Version: r.version, Number: r.number}) {
-		t.Fatalf("the system is %+v, and should be %v in slot %v", m, r, s)
+	s := u.status(t)
+	if got := s.System; got.Slot != slot.String() || got.Trying || got.Version != r.version || got.Number != r.number {
+		t.Fatalf("the system is %+v, and should be %+v in slot %v", got, r, slot)
 	}
-	return m
+	return s
 }
 
 // frozen is what no refused update may change: all before the data.
@@ -168,7 +178,7 @@ func (u *updated) badUpdates(t testing.TB) []badUpdate {
 		{"cut short", damaged(func(b []byte) []byte { return b[:len(b)*2/3] }), "damaged"},
 		{"a bit in the middle", flip(func(size int) int { return size / 2 }), "damaged"},
 		{"a bit at the end", flip(func(size int) int { return size - 1 }), "damaged"},
-		{"no update at all", filepath.Join(filepath.Dir(uBoot), "u-boot.bin"), "not an update"},
+		{"no update at all", filepath.Join(filepath.Dir(uBoot), "u-boot.bin"), "no update"},
 	}
 }
 
