@@ -41,8 +41,9 @@ func theImage(t testing.TB) string {
 	return path
 }
 
-// extract takes kernel and initrd out of a slot, as a firmware does.
-func extract(t testing.TB, image string, slot layout.Slot) (kernel, initrd string) {
+// slotFiles takes files out of a slot, as a firmware does, and returns their
+// paths.
+func slotFiles(t testing.TB, image string, slot layout.Slot, names ...string) []string {
 	t.Helper()
 	f, err := os.Open(image)
 	if err != nil {
@@ -58,7 +59,8 @@ func extract(t testing.TB, image string, slot layout.Slot) (kernel, initrd strin
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	get := func(name string) string {
+	var paths []string
+	for _, name := range names {
 		in, err := fs.OpenFile("/"+name, os.O_RDONLY)
 		if err != nil {
 			t.Fatal(err)
@@ -72,17 +74,22 @@ func extract(t testing.TB, image string, slot layout.Slot) (kernel, initrd strin
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return path
+		paths = append(paths, path)
 	}
-	return get(layout.KernelFile), get(layout.InitrdFile)
+	return paths
 }
 
 // card is a disk with the image on it, and how to boot from it.
 func card(t testing.TB, size int64) computer {
 	t.Helper()
-	image := theImage(t)
-	kernel, initrd := extract(t, image, layout.SlotA)
-	return computer{disk: copySparse(t, image, size), kernel: kernel, initrd: initrd, cmdline: "cobox.slot=a", memory: "512", port: freePort(t)}
+	return cardOf(t, theImage(t), size)
+}
+
+// cardOf is a disk with some image on it.
+func cardOf(t testing.TB, image string, size int64) computer {
+	t.Helper()
+	files := slotFiles(t, image, layout.SlotA, layout.KernelFile, layout.InitrdFile)
+	return computer{disk: copySparse(t, image, size), kernel: files[0], initrd: files[1], cmdline: "cobox.slot=a", memory: "512", port: freePort(t)}
 }
 
 // tree makes a folder with something in it.

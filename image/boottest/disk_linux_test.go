@@ -42,7 +42,7 @@ func newUSBDisk(t testing.TB, node string, size int64) *usbDisk {
 }
 
 // withUSB gives a machine a USB controller, and the disks that can be plugged in.
-func withUSB(m machine, disks ...*usbDisk) machine {
+func withUSB(m computer, disks ...*usbDisk) computer {
 	m.args = append(m.args, "-device", "qemu-xhci,id=x")
 	for _, d := range disks {
 		m.args = append(m.args, "-blockdev", fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.filename=%s,cache.direct=off", d.node, d.path))
@@ -63,7 +63,7 @@ func (v *vm) pull(d *usbDisk) {
 }
 
 // plugged is the argument with which a disk is there from the beginning.
-func plugged(m machine, d *usbDisk) machine {
+func plugged(m computer, d *usbDisk) computer {
 	m.args = append(m.args[:len(m.args):len(m.args)], "-device", fmt.Sprintf("usb-storage,bus=x.0,drive=%s,id=usb-%s,serial=%s", d.node, d.node, d.serial))
 	return m
 }
@@ -142,7 +142,7 @@ func (m *member) says(pattern string, atMost time.Duration) {
 }
 
 // owned boots a new box, and pairs it with somebody who has backed something up.
-func owned(t *testing.T, m machine) (v *vm, me *member, src string) {
+func owned(t *testing.T, m computer) (v *vm, me *member, src string) {
 	t.Helper()
 	v = start(t, m)
 	me = &member{t: t, home: t.TempDir()}

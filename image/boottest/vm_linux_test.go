@@ -22,21 +22,24 @@ import (
 
 // computer is what a VM is made of.
 type computer struct {
-	disk     string   // raw image; written to
-	forget   bool     // what is written to the disk is gone with the VM
-	writes   string   // empty file in which all that is written to the disk is logged; or ""
-	settings string   // of U-Boot, which starts the machine; or "", then QEMU does with:
-	kernel   string   // vmlinuz
-	initrd   string   //
-	cmdline  string   // added to what every CoBox kernel is given
-	memory   string   // "512"
-	port     string   // on 127.0.0.1, forwarded to the box's port of links
-	args     []string // more of QEMU's
+	board    func(m computer) []string // QEMU's arguments for a board and what is on it; nil is virt
+	disk     string                    // raw image; written to
+	readOnly bool                      // the disk is
+	forget   bool                      // what is written to the disk is gone with the VM
+	writes   string                    // empty file in which all that is written to the disk is logged; or ""
+	settings string                    // of U-Boot, which starts the machine; or "", then QEMU does with:
+	kernel   string                    // vmlinuz
+	initrd   string                    //
+	cmdline  string                    // added to what every CoBox kernel is given
+	serial   string                    // name of the console; "" is virt's
+	memory   string                    // "512"
+	port     string                    // on 127.0.0.1, forwarded to the box's port of links
+	args     []string                  // more of QEMU's
 }
 
-// bootArgs is what the firmware gives the kernel on a Pi, and the console of
-// QEMU's board.
-const bootArgs = "console=ttyAMA0 rdinit=/init panic=10 oops=panic watchdog.open_timeout=30"
+// bootArgs is what the firmware gives the kernel on a Pi. The console comes
+// with the board.
+const bootArgs = "rdinit=/init panic=10 oops=panic watchdog.open_timeout=30"
 
 // vm is a running QEMU. It has a process of its own, which ends with the test.
 type vm struct {
@@ -61,21 +64,24 @@ func start(t testing.TB, m computer) *vm {
 	v := &vm{t: t, port: m.port, console: filepath.Join(dir, "console.log"),
 		monitor: filepath.Join(dir, "monitor"), exited: make(chan struct{})}
 	events := filepath.Join(dir, "events")
-	args := []string{
-		// With ACPI the power button would be one that only ACPI knows.
-		"-M", "virt,acpi=off", "-cpu", "cortex-a72", "-smp", "2", "-m", m.memory,
-		"-display", "none", "-no-reboot", "-S",
-		"-serial", "file:" + v.console,
-		"-qmp", "unix:" + v.monitor + ",server=on,wait=off",
-		"-qmp", "unix:" + events + ",server=on,wait=off",
-		"-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:" + v.port + "-:26269", "-device", "virtio-net-pci,netdev=n0,romfile=",
+	board := m.board
+	if board == nil {
+		board = virt
 	}
+	args := append(board(m),
+		"-display", "none", "-no-reboot", "-S",
+		"-serial", "file:"+v.console,
+		"-qmp", "unix:"+v.monitor+",server=on,wait=off",
+		"-qmp", "unix:"+events+",server=on,wait=off",
+		"-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:"+v.port+"-:26269")
 	if m.settings != "" {
 		args = append(args, "-bios", uBoot, "-drive", "if=pflash,unit=1,format=raw,readonly=on,file="+m.settings)
 	} else {
-		args = append(args, "-kernel", m.kernel, "-initrd", m.initrd, "-append", bootArgs+" "+m.cmdline)
+		if m.serial == "" {
+			m.serial = "ttyAMA0"
+		}
+		args = append(args, "-kernel", m.kernel, "-initrd", m.initrd, "-append", "console="+m.serial+" "+bootArgs+" "+m.cmdline)
 	}
-	args = append(append(args, m.diskArgs()...), "-device", "virtio-blk-pci,drive=d0")
 	v.cmd = exec.Command("qemu-system-aarch64", append(args, m.args...)...)
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
@@ -109,6 +115,19 @@ func start(t testing.TB, m computer) *vm {
 	return v
 }
 
+// virt is QEMU's own board, with the disk and the network n0.
+func virt(m computer) []string {
+	args := []string{
+		// With ACPI the power button would be one that only ACPI knows.
+		"-M", "virt,acpi=off", "-cpu", "cortex-a72", "-smp", "2", "-m", m.memory,
+		"-device", "virtio-net-pci,netdev=n0,romfile=",
+	}
+	if m.disk == "" {
+		return args
+	}
+	return append(append(args, m.diskArgs()...), "-device", "virtio-blk-pci,drive=d0")
+}
+
 func (m computer) diskArgs() []string {
 	if m.writes != "" {
 		return []string{
@@ -117,11 +136,19 @@ func (m computer) diskArgs() []string {
 			"-blockdev", "driver=blklogwrites,node-name=d0,file=file,log=writes",
 		}
 	}
-	drive := "format=raw,if=none,id=d0,cache=writeback,file=" + m.disk
-	if m.forget {
-		drive += ",snapshot=on"
+	return []string{"-drive", m.drive("if=none,id=d0")}
+}
+
+// drive is QEMU's option for the disk.
+func (m computer) drive(how string) string {
+	option := "file=" + m.disk + ",format=raw,cache=writeback," + how
+	if m.readOnly {
+		option += ",readonly=on"
 	}
-	return []string{"-drive", drive}
+	if m.forget {
+		option += ",snapshot=on"
+	}
+	return option
 }
 
 // listen asks for QEMU's events, and starts the machine only then, so that none
@@ -279,17 +306,20 @@ type member struct {
 	addr string // of the box, as this computer reaches it
 }
 
-var build = sync.OnceValues(func() (string, error) {
+var build = sync.OnceValues(func() (string, error) { return buildProgram("cobox/cmd/cobox") })
+
+// buildProgram builds a program for this computer.
+func buildProgram(pkg string) (string, error) {
 	dir, err := os.MkdirTemp("", "cobox-boottest")
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "cobox")
-	if out, err := exec.Command("go", "build", "-o", bin, "cobox/cmd/cobox").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building cobox: %w\n%s", err, out)
+	bin := filepath.Join(dir, filepath.Base(pkg))
+	if out, err := exec.Command("go", "build", "-o", bin, pkg).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
 	return bin, nil
-})
+}
 
 // run runs cobox and returns what it wrote, and its exit code.
 func (m *member) run(args ...string) (string, int) {
