@@ -43,6 +43,9 @@ func TestFullDisk(t *testing.T) {
 	if got := b.metric("cobox_disk_low"); got != "1" {
 		t.Errorf("cobox_disk_low %s", got)
 	}
+	if status, got := b.get("/healthz"); status != 200 || !strings.HasPrefix(got, "ok, but full") {
+		t.Errorf("healthz %d %q", status, got)
+	}
 	var status admin.Status
 	b.ask(ctx, l, admin.MethodStatus, admin.StatusRequest{}, &status)
 	if !status.Box.DiskLow {

@@ -24,6 +24,8 @@ func (b *box) health() (status int, text string) {
 		return http.StatusServiceUnavailable, "the box is starting or stopping"
 	case b.store.ReadOnly():
 		return http.StatusOK, "ok, but read-only: the store cannot be written"
+	case b.store.Full():
+		return http.StatusOK, "ok, but full: new data is refused"
 	}
 	return http.StatusOK, "ok"
 }

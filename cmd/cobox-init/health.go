@@ -50,7 +50,7 @@ func (s *system) runHealth(ctx context.Context) {
 		s.state.change(func(f *facts) {
 			if err == nil {
 				first = f.healthy.IsZero()
-				f.healthy, f.readOnly, f.waits = time.Now(), well.readOnly, well.waiting
+				f.healthy, f.readOnly, f.waits, f.low = time.Now(), well.readOnly, well.waiting, well.low
 			}
 			// An unreadable directory leaves what was known.
 			if codeErr == nil || errors.Is(codeErr, datadir.ErrNoCode) {
@@ -68,6 +68,7 @@ func (s *system) runHealth(ctx context.Context) {
 type health struct {
 	readOnly bool // it cannot write
 	waiting  bool // it has no data, and says so
+	low      bool // it refuses new data for lack of space
 }
 
 // askHealth asks coboxd's /healthz once. It speaks just enough HTTP for that:
@@ -102,7 +103,8 @@ func parseHealth(r io.Reader) (health, error) {
 		return health{}, fmt.Errorf("health: reading the answer: %w", err)
 	}
 	_, body, _ := strings.Cut("\r\n"+string(rest), "\r\n\r\n") // there may be no headers
-	return health{strings.HasPrefix(body, "ok, but read-only"), strings.HasPrefix(body, "ok, but waiting")}, nil
+	says := func(what string) bool { return strings.HasPrefix(body, "ok, but "+what) }
+	return health{says("read-only"), says("waiting"), says("full")}, nil
 }
 
 func isFull(path string) bool {

@@ -26,7 +26,8 @@ type facts struct {
 	healthy     time.Time // when coboxd last answered well; zero: never
 	readOnly    bool      // it answered that it cannot write
 	waits       bool      // it answered that it has no data
-	full        bool      // the data partition has no space left
+	low         bool      // it answered that it refuses new data for lack of space
+	full        bool      // the data partition has no space left at all
 	code        string    // the pairing code, while the box is unclaimed
 	proved      bool      // this run of coboxd has checked itself
 	trialEnds   time.Time // the latest end of the trial of a new system; zero if there is none
@@ -122,6 +123,8 @@ func (f facts) phase(now time.Time) phase {
 		return attention
 	case f.answering(now) && f.daemonUp && f.code != "":
 		return unclaimed
+	case f.answering(now) && f.low:
+		return attention
 	case f.answering(now) && f.daemonUp:
 		return healthy
 	case f.starting(now) && f.healthy.IsZero():
@@ -148,8 +151,8 @@ func (f facts) problem(now time.Time) string {
 		return "The box is on, but has none of its data: " + f.waiting + "."
 	case f.readOnly:
 		return "The disk cannot be written any more. What is on it can still be restored. Replace it soon."
-	case f.full:
-		return "The disk is full. New data is refused; what is on it is safe."
+	case f.full, f.low && f.answering(now):
+		return "The disk is full. New data is refused; what is on it is safe and can be restored."
 	case f.phase(now) == attention:
 		return "The box's program does not answer and is started again."
 	}

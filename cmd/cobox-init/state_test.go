@@ -42,6 +42,9 @@ func TestRules(t *testing.T) {
 		{"the data is elsewhere", with(well, func(f *facts) { f.waiting, f.waits = "its disk is away", true }), time.Hour, attention, true, true},
 		{"the data is elsewhere, and coboxd does not even say so", with(up, func(f *facts) { f.waiting = "its disk is away" }), time.Hour, attention, true, true},
 		{"full, and coboxd does not start", with(up, func(f *facts) { f.full = true }), time.Hour, attention, true, true},
+		{"full, but for what coboxd keeps free", with(well, func(f *facts) { f.low = true }), time.Hour, attention, true, true},
+		{"full, unclaimed", with(well, func(f *facts) { f.low, f.code = true, "x" }), time.Hour, unclaimed, true, true},
+		{"full, and coboxd answers no more", with(well, func(f *facts) { f.low = true }), time.Hour + 61*time.Second, attention, false, true},
 		{"no disk", facts{started: start, dataProblem: errNoDisk}, time.Hour, attention, true, true},
 		{"the disk was pulled out, and coboxd still answers", with(well, func(f *facts) { f.dataProblem = errDiskGone }), time.Hour, attention, true, true},
 		{"the disk came late", facts{started: start, dataSince: after(time.Hour)}, time.Hour + time.Minute, booting, true, false},
@@ -98,6 +101,7 @@ func TestParseHealth(t *testing.T) {
 	}{
 		{"HTTP/1.0 200 OK\r\nX: y\r\n\r\nok\n", health{}, false},
 		{"HTTP/1.1 200 OK\r\n\r\nok, but read-only: the store cannot be written\n", health{readOnly: true}, false},
+		{"HTTP/1.1 200 OK\r\n\r\nok, but full: new data is refused\n", health{low: true}, false},
 		{"HTTP/1.1 200 OK\r\n\r\nok, but waiting: its disk is away\n", health{waiting: true}, false},
 		{"HTTP/1.0 503 Service Unavailable\r\n\r\nstarting\n", health{}, true},
 		{"200\r\n", health{}, true},

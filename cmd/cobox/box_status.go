@@ -142,6 +142,9 @@ func (e boxStatusEvent) Text() string {
 		rows = append(rows, []string{"State", "read-only: it takes in nothing, and still serves restores"})
 	}
 	if s := e.State; s != nil {
+		if s.DiskLow {
+			rows = append(rows, []string{"State", "full: it takes in nothing new, and still serves restores"})
+		}
 		rows = append(rows,
 			[]string{"Up for", ui.Duration(time.Duration(s.Uptime) * time.Second)},
 			[]string{"Members", fmt.Sprint(s.Members)}, []string{"Logs", fmt.Sprint(s.Logs)},

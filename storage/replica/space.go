@@ -40,17 +40,33 @@ func (p *space) check(s *Store) error {
 	now := time.Now()
 	p.bytes += 64 << 10
 	if p.asked.IsZero() || now.Sub(p.asked) >= spaceInterval || p.bytes >= spaceBytes {
-		p.asked, p.bytes = now, 0
-		was := p.low
-		p.refresh(s)
-		if p.low != was {
-			s.opts.Logger.Warn("free disk space changed", "refusing_new_data", p.low, "free_bytes", p.free)
-		}
+		p.lookLocked(s, now)
 	}
 	if p.low {
 		return ErrNoSpace
 	}
 	return nil
+}
+
+func (p *space) lookLocked(s *Store, now time.Time) {
+	p.asked, p.bytes = now, 0
+	was := p.low
+	p.refresh(s)
+	if p.low != was {
+		s.opts.Logger.Warn("free disk space changed", "refusing_new_data", p.low, "free_bytes", p.free)
+	}
+}
+
+// Full reports whether new data is refused for lack of space. It is as new as
+// the question, also where nothing has been written for a long time.
+func (s *Store) Full() bool {
+	p := &s.space
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := time.Now(); p.asked.IsZero() || now.Sub(p.asked) >= spaceInterval {
+		p.lookLocked(s, now)
+	}
+	return p.low
 }
 
 // refresh asks how much is free. What cannot be asked is not limited.
