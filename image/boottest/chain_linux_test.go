@@ -42,21 +42,21 @@ func TestBootChain(t *testing.T) {
 // kernel hands the one-shot flag over, a panic and a hang end in a restart, and
 // a restart without the flag leaves the slot that was tried.
 func TestFirmware(t *testing.T) {
+	system, try := imageSystem(t), misfit(t, "try")
 	for _, c := range []struct {
 		name   string
-		second change
+		second []byte // its first process
 		line   string // on the console of the system that is tried
 		bitten bool
 	}{
-		{"panic", noProgram(initProgram), `Kernel panic - not syncing`, false},
-		{"hang", program(initProgram, "hang"), `hang: the watchdog is armed`, true},
-		{"restart", program(initProgram, "restart"), `reboot: Restarting system`, false},
+		{"panic", noProgram, `Kernel panic - not syncing`, false},
+		{"hang", misfit(t, "hang"), `hang: the watchdog is armed`, true},
+		{"restart", misfit(t, "restart"), `reboot: Restarting system`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			disk := copySparse(t, theImage(t), layout.ImageSize)
-			system := readSystem(t, disk, layout.SlotA)
-			system.with(t, program(initProgram, "try")).install(t, disk, layout.SlotA, release{"1", 1})
-			system.with(t, c.second).install(t, disk, layout.SlotB, release{"2", 2})
+			install(t, disk, layout.SlotA, variant(t, system, release{"1", 1}, contents{initProgram: try}))
+			install(t, disk, layout.SlotB, variant(t, system, release{"2", 2}, contents{initProgram: c.second}))
 			b := newBox(t, disk, watchdog...)
 			b.start(t)
 			if s := b.slot(); s != layout.SlotA {

@@ -20,11 +20,12 @@ const (
 // to start a whole system, the old one or the new one. That is checked on the
 // bytes for all of them, and by really starting for some.
 func TestUpdateCuts(t *testing.T) {
+	t.Parallel()
 	u := newUpdated(t)
 	u.record = true
 	base := copySparse(t, u.computer.disk, 1<<30)
 	next := release{"new", 11}
-	file := u.bundle(t, next)
+	file := u.bundle(t, next, nil)
 	u.claim(t)
 	said := u.send(t, file)
 	u.answers(layout.SlotB)

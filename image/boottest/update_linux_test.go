@@ -11,6 +11,7 @@ import (
 // TestUpdates is the life of a box with updates: those that it refuses, those
 // that turn out to be bad, a good one, and what it refuses from then on.
 func TestUpdates(t *testing.T) {
+	t.Parallel()
 	u := newUpdated(t)
 	u.computer.args = watchdog
 	u.claim(t)
@@ -26,13 +27,13 @@ func TestUpdates(t *testing.T) {
 	}
 	part("refused", u.refuses)
 	part("panics", func(t *testing.T) {
-		said := u.send(t, u.bundle(t, release{"panics", 11}, noProgram(initProgram)))
+		said := u.send(t, u.bundle(t, release{"panics", 11}, contents{initProgram: noProgram}))
 		u.wait(`Kernel panic - not syncing`, time.Minute)
 		u.restarts(time.Minute)
 		u.fellBack(t, release{"panics", 11}, said, "")
 	})
 	part("hangs", func(t *testing.T) {
-		said := u.send(t, u.bundle(t, release{"hangs", 12}, program(initProgram, "hang")))
+		said := u.send(t, u.bundle(t, release{"hangs", 12}, contents{initProgram: misfit(t, "hang")}))
 		u.wait(`hang: the watchdog is armed`, time.Minute)
 		tried := u.vm
 		u.restarts(2 * time.Minute)
@@ -42,14 +43,14 @@ func TestUpdates(t *testing.T) {
 		u.fellBack(t, release{"hangs", 12}, said, "")
 	})
 	part("never answers", func(t *testing.T) {
-		said := u.send(t, u.bundle(t, release{"silent", 13}, program(boxProgram, "silent")))
+		said := u.send(t, u.bundle(t, release{"silent", 13}, contents{boxProgram: misfit(t, "silent")}))
 		u.wait(`cobox-init: this system is on trial`, time.Minute)
 		u.restarts(3 * time.Minute)
 		u.fellBack(t, release{"silent", 13}, said, "did not answer")
 	})
 	good := release{"good", 14}
 	part("good", func(t *testing.T) {
-		said := u.send(t, u.bundle(t, good))
+		said := u.send(t, u.bundle(t, good, nil))
 		u.answers(layout.SlotB)
 		u.wait(`cobox-init: the system has proved itself`, 2*time.Minute)
 		s := u.runs(t, layout.SlotB, good)
@@ -67,7 +68,7 @@ func TestUpdates(t *testing.T) {
 	})
 	part("older than the good one", func(t *testing.T) {
 		// Signed, undamaged, and taken by the box when it was the newer one.
-		out, code := u.me.run("box", "update", u.bundle(t, release{"between", 13}))
+		out, code := u.me.run("box", "update", u.bundle(t, release{"between", 13}, nil))
 		if code == 0 || !strings.Contains(out, "older") {
 			t.Errorf("code %d: %s", code, out)
 		}

@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
-	"cobox/image/bundle"
-	"cobox/image/bundle/bundletest"
+	"cobox/image/disk"
+	"cobox/image/imagetest"
 	"cobox/image/layout"
 )
 
@@ -17,7 +18,7 @@ import (
 type updated struct {
 	*box
 	me     *member
-	system system // old's, to make others of
+	system *disk.Slot // old, to make others of
 }
 
 var old = release{"old", 10}
@@ -29,11 +30,11 @@ const trialTime = "12"
 // newUpdated makes a box with a new card. It is off and unclaimed.
 func newUpdated(t testing.TB) *updated {
 	t.Helper()
-	disk := copySparse(t, theImage(t), 1<<30)
-	s := readSystem(t, disk, layout.SlotA).with(t, testKeys, text(releaseFile, old.version+"\n"))
-	s.install(t, disk, layout.SlotA, old)
-	s.install(t, disk, layout.SlotB, old)
-	u := &updated{box: newBox(t, disk), me: &member{t: t, home: t.TempDir()}, system: s}
+	card := copySparse(t, theImage(t), 1<<30)
+	s := variant(t, imageSystem(t), old, nil)
+	install(t, card, layout.SlotA, s)
+	install(t, card, layout.SlotB, s)
+	u := &updated{box: newBox(t, card), me: &member{t: t, home: t.TempDir()}, system: s}
 	u.arguments = "cobox.trial=" + trialTime
 	return u
 }
@@ -54,11 +55,9 @@ func (u *updated) in(t testing.TB) {
 }
 
 // bundle makes an update of the box's system with changes.
-func (u *updated) bundle(t testing.TB, r release, changes ...change) string {
+func (u *updated) bundle(t testing.TB, r release, c contents) string {
 	t.Helper()
-	private, _ := bundletest.Keys()
-	s := u.system.with(t, append(changes, text(releaseFile, r.version+"\n"))...)
-	return s.update(t, s.manifest(r), private[0], private[2])
+	return bundleOf(t, variant(t, u.system, r, c))
 }
 
 // send sends an update that the box takes, and waits until the box has restarted
@@ -144,41 +143,33 @@ func (u *updated) frozen(t testing.TB) string {
 // badUpdates are those that a box that runs old refuses, and a word of why.
 func (u *updated) badUpdates(t testing.TB) []badUpdate {
 	t.Helper()
-	private, _ := bundletest.Keys()
-	s, next := u.system, release{"next", 11}
-	of := func(change func(*bundle.Manifest), keys ...*bundletest.Key) string {
-		m := s.manifest(next)
-		if change != nil {
-			change(m)
+	of := func(v imagetest.Variant) string {
+		if v.Version = "next"; v.Number == 0 {
+			v.Number = old.number + 1
 		}
-		return s.update(t, m, keys...)
+		v.Floor = v.Number
+		return bundleOf(t, signed(t, u.system, v))
 	}
-	good := of(nil, private[0], private[1])
-	damaged := func(change func([]byte) []byte) string {
-		b, err := os.ReadFile(good)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "update.cobox")
-		if err := os.WriteFile(path, change(b), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return path
+	good, err := os.ReadFile(of(imagetest.Variant{}))
+	if err != nil {
+		t.Fatal(err)
 	}
-	flip := func(at func(size int) int) string {
-		return damaged(func(b []byte) []byte { b[at(len(b))] ^= 4; return b })
+	flipped := func(at int) string {
+		b := slices.Clone(good)
+		b[at] ^= 4
+		return fileOf(t, b)
 	}
 	return []badUpdate{
-		{"keys of somebody else", of(nil, bundletest.NewKey(4), bundletest.NewKey(5)), "signed"},
-		{"one signature only", of(nil, private[1]), "signed"},
-		{"one signature and one of somebody else", of(nil, private[1], bundletest.NewKey(4)), "signed"},
-		{"another manifest than was signed", flip(func(int) int { return 60 }), "signed"},
-		{"an older version", of(func(m *bundle.Manifest) { m.Number, m.Floor = 9, 9 }, private[0], private[1]), "older"},
-		{"another board", of(func(m *bundle.Manifest) { m.Board = "toaster" }, private[0], private[1]), "board"},
-		{"cut short", damaged(func(b []byte) []byte { return b[:len(b)*2/3] }), "damaged"},
-		{"a bit in the middle", flip(func(size int) int { return size / 2 }), "damaged"},
-		{"a bit at the end", flip(func(size int) int { return size - 1 }), "damaged"},
-		{"no update at all", filepath.Join(filepath.Dir(uBoot), "u-boot.bin"), "no update"},
+		{"keys of somebody else", of(imagetest.Variant{Signers: []int{4, 5}}), "signed"},
+		{"one signature only", of(imagetest.Variant{Signers: []int{2}}), "signed"},
+		{"one signature and one of somebody else", of(imagetest.Variant{Signers: []int{2, 4}}), "signed"},
+		{"another manifest than was signed", flipped(60), "signed"},
+		{"an older version", of(imagetest.Variant{Number: old.number - 1}), "older"},
+		{"another board", of(imagetest.Variant{Board: "toaster"}), "board"},
+		{"cut short", fileOf(t, good[:len(good)*2/3]), "damaged"},
+		{"a bit in the middle", flipped(len(good) / 2), "damaged"},
+		{"a bit at the end", flipped(len(good) - 1), "damaged"},
+		{"no update at all", uBoot, "no update"},
 	}
 }
 
