@@ -75,8 +75,8 @@ type Data struct {
 	Move    *Move  `json:"move,omitempty"`    // that goes on, or the last one if it failed
 }
 
-// Move is how moving the data to a disk goes on. It begins with the answer to
-// UseDisk. Meanwhile coboxd waits (see appliance/datadir/FORMAT.md), for there
+// Move is how moving the data to a disk goes on. It begins before the answer to
+// UseDisk, and so replaces one that has failed before. Meanwhile coboxd waits (see appliance/datadir/FORMAT.md), for there
 // is no other way to tell members that nothing is lost.
 type Move struct {
 	Disk string `json:"disk"` // ID

@@ -219,7 +219,7 @@ func withLockCmd(ts *testscript.TestScript, neg bool, args []string) {
 
 // terminal CODE ANSWER PROGRAM ARG...: runs the program on a terminal. The
 // answer says what is typed when it asks for words of the phrase: right, wrong
-// or nothing.
+// or nothing; when it asks for a yes, the answer itself.
 func terminalCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: terminal CODE ANSWER PROGRAM ARG...")
@@ -235,7 +235,7 @@ func terminalCmd(ts *testscript.TestScript, neg bool, args []string) {
 	defer kill.Stop()
 
 	word := regexp.MustCompile(`(?m)(\d+)\. ([a-z]+)`)
-	question := regexp.MustCompile(`Type word (\d+): $`)
+	question := regexp.MustCompile(`Type (?:word (\d+)|yes to go on): $`)
 	var shown []byte // since the last answer
 	words := map[string]string{}
 	var all bytes.Buffer
@@ -249,7 +249,10 @@ func terminalCmd(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if m := question.FindSubmatch(shown); m != nil {
 			shown = nil
-			answer := map[string]string{"right": strings.ToUpper(words[string(m[1])]), "wrong": "xylophone"}[args[1]]
+			answer := args[1]
+			if m[1] != nil {
+				answer = map[string]string{"right": strings.ToUpper(words[string(m[1])]), "wrong": "xylophone"}[args[1]]
+			}
 			_, werr := fmt.Fprintln(pty, answer)
 			ts.Check(werr)
 		}

@@ -56,7 +56,8 @@ func releaseCmd(ts *testscript.TestScript, neg bool, args []string) {
 // system NAME good|bad|slow: gives a box that does not run yet, or that runs
 // with one, a first process, which is the test's. It writes updates to a slot in
 // a file, really, and starts coboxd again for the trial, which ends well once
-// coboxd has proved itself; badly; or not at all.
+// coboxd has proved itself; badly; or not at all. It has disks, and moves the data
+// to a blank one, well or badly (see useDisk).
 func systemCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: system NAME good|bad|slow")
@@ -131,6 +132,10 @@ func (p *firstProcess) handle(ctx context.Context, q *machine.Question) (any, er
 	case machine.MethodTry:
 		p.running.Go(p.restart)
 		return machine.Empty{}, nil
+	case machine.MethodDisks:
+		return machine.Disks{Disks: p.disks(), Used: 3 << 30}, nil
+	case machine.MethodUseDisk:
+		return p.useDisk(q)
 	case machine.MethodProved:
 		p.mu.Lock()
 		good := p.luck == "good"
@@ -189,14 +194,7 @@ func (p *firstProcess) sleep(d time.Duration) {
 
 // switchTo starts coboxd again, as a restart into the other slot does.
 func (p *firstProcess) switchTo(r machine.Release, u machine.Update, trying bool) {
-	cmd, exited := p.box.process()
-	cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-exited:
-	case <-time.After(atMost):
-		cmd.Process.Kill()
-		<-exited
-	}
+	p.box.end()
 	p.mu.Lock()
 	old := p.state.Release
 	p.state.Slot = map[string]string{"a": "b", "b": "a"}[p.state.Slot]
