@@ -17,6 +17,11 @@ var settings = map[string]string{
 	// Landlock does not see the ports of Multipath TCP, which Go's listeners use
 	// where they can.
 	"net/mptcp/enabled": "0\n",
+	// Nobody on a box needs these, and errors in the kernel are mostly reached by
+	// them.
+	"user/max_user_namespaces": "0\n",
+	"kernel/io_uring_disabled": "2\n",
+	"kernel/dmesg_restrict":    "1\n",
 }
 
 // mountSystem mounts what the kernel offers and two file systems in memory,

@@ -91,5 +91,10 @@ func restrict(program string) error {
 		landlock.PathAccess(llsyscall.AccessFSExecute|llsyscall.AccessFSReadFile, program),
 		landlock.BindTCP(daemonListen),
 		landlock.BindTCP(daemonHTTP),
+		// Go finds out whether there is IPv6 by binding to a port that the kernel
+		// chooses, and does without it where it may not. Nothing is given away: a
+		// socket that listens without having been bound gets such a port as well,
+		// which Landlock does not see.
+		landlock.BindTCP(0),
 	)
 }

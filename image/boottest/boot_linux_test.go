@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -164,10 +163,7 @@ func TestPowerCuts(t *testing.T) {
 	const files, size = 40, 700_000
 	src := tree(t, files, size, 2)
 	began := time.Now()
-	first := regexp.MustCompile(`Snapshot ([0-9a-f]{8}) `).FindStringSubmatch(me.must("backup", src))
-	if first == nil {
-		t.Fatal("the backup does not tell its snapshot")
-	}
+	first := me.backup(src)
 	took := time.Since(began)
 	rng := rand.New(rand.NewPCG(1, 2))
 	inMiddle := 0
@@ -190,16 +186,12 @@ func TestPowerCuts(t *testing.T) {
 		t.Logf("cut %d: the backup had ended with code %d", i+1, code)
 		me.must("box", "check")
 		me.must("backup", more)
-		target := filepath.Join(t.TempDir(), "back")
-		me.must("restore", "--target", target, "--snapshot", "latest")
-		same(t, more, target)
+		me.restored("latest", more)
 	}
 	if inMiddle < times/2 {
 		t.Errorf("%d of %d cuts came in the middle of a backup", inMiddle, times)
 	}
-	target := filepath.Join(t.TempDir(), "back")
-	me.must("restore", "--target", target, "--snapshot", first[1])
-	same(t, src, target)
+	me.restored(first, src)
 	v.powerButton(30 * time.Second)
 	v.sound()
 }

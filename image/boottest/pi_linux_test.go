@@ -49,18 +49,14 @@ func TestPi(t *testing.T) {
 	t.Logf("Raspberry Pi 3, power-on to a pairing by the sticker: %v", took.Round(10*time.Millisecond))
 	src := tree(t, 30, 60_000, 21)
 	me.must("backup", src)
-	target := filepath.Join(t.TempDir(), "back")
-	me.must("restore", "--target", target)
-	same(t, src, target)
+	me.restored("latest", src)
 	v.sound()
 	// The board has no power button; its plug is pulled.
 	v.kill()
 
 	v = start(t, m)
 	me.await(v, 4*time.Minute)
-	target = filepath.Join(t.TempDir(), "back")
-	me.must("restore", "--target", target)
-	same(t, src, target)
+	me.restored("latest", src)
 	v.sound()
 }
 
@@ -86,9 +82,7 @@ func TestScreen(t *testing.T) {
 	}
 	src := tree(t, 10, 60_000, 22)
 	me.must("backup", src)
-	target := filepath.Join(t.TempDir(), "back")
-	me.must("restore", "--target", target)
-	same(t, src, target)
+	me.restored("latest", src)
 	// A code that is used up must not stay for the next who comes by.
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
 		out, code := me.run("pair", v.screenshot())

@@ -44,10 +44,8 @@ func TestSticker(t *testing.T) {
 	}
 
 	v = start(t, m)
-	target := filepath.Join(t.TempDir(), "back")
 	me.await(v, 2*time.Minute)
-	me.must("restore", "--target", target)
-	same(t, src, target)
+	me.restored("latest", src)
 	if strings.Contains(v.log(), "the identity that came with the image is taken") {
 		t.Error("the second start took an identity again")
 	}

@@ -375,6 +375,30 @@ func (m *member) must(args ...string) string {
 	return out
 }
 
+// backup backs up a folder and returns the name of the snapshot.
+func (m *member) backup(src string) string {
+	m.t.Helper()
+	return snapshotOf(m.t, m.must("backup", src))
+}
+
+// snapshotOf finds the name in what a backup has written.
+func snapshotOf(t testing.TB, out string) string {
+	t.Helper()
+	found := regexp.MustCompile(`Snapshot ([0-9a-f]{8}) `).FindStringSubmatch(out)
+	if found == nil {
+		t.Fatalf("the backup does not tell its snapshot:\n%s", out)
+	}
+	return found[1]
+}
+
+// restored brings a snapshot back and compares it with what it was made of.
+func (m *member) restored(snapshot, src string) {
+	m.t.Helper()
+	target := filepath.Join(m.t.TempDir(), "back")
+	m.must("restore", "--target", target, "--snapshot", snapshot)
+	same(m.t, src, target)
+}
+
 // pair pairs as soon as the box accepts it.
 func (m *member) pair(v *vm, code string, atMost time.Duration) time.Duration {
 	m.t.Helper()

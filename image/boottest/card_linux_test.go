@@ -1,0 +1,137 @@
+package boottest
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cobox/image/layout"
+)
+
+// TestFullCard fills a card with backups until the box refuses, and goes on as
+// its owner would: restores from it, starts it anew, and at last copies it to a
+// larger card.
+func TestFullCard(t *testing.T) {
+	// coboxd keeps 1 GiB free and a reserve of 64 MiB; some 60 MB are left for
+	// backups.
+	const small = layout.DataStart + 1<<30 + 192<<20
+	m := card(t, small)
+	v := start(t, m)
+	me := &member{t: t, home: t.TempDir()}
+	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
+	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
+	first := tree(t, 20, 100_000, 31)
+	firstSnapshot := me.backup(first)
+
+	var last, lastSnapshot, refused, out string
+	for i := range 12 {
+		src := tree(t, 12, 1_000_000, uint64(32+i))
+		var code int
+		if out, code = me.run("backup", src); code != 0 {
+			refused = src
+			break
+		}
+		last, lastSnapshot = src, snapshotOf(t, out)
+	}
+	if refused == "" {
+		t.Fatal("a card that must be full takes in more and more")
+	}
+	if last == "" {
+		t.Fatal("a card that is not full takes in nothing")
+	}
+	if !strings.Contains(out, "is full") || !strings.Contains(out, "can be restored") {
+		t.Errorf("the refusal does not say why and what to do:\n%s", out)
+	}
+	// "Nothing is receipted falsely": what the member believes to be safe comes
+	// back, and what was refused is not believed to be.
+	full := func(stage string) {
+		t.Helper()
+		if got := me.must("box", "status"); !strings.Contains(got, "full: it takes in nothing new") {
+			t.Errorf("%s: the status does not say that the box is full:\n%s", stage, got)
+		}
+		v.wait("refusing_new_data=true", 15*time.Second)
+		me.restored(lastSnapshot, last)
+		if out, code := me.run("restore", "--target", filepath.Join(t.TempDir(), "back"), refused); code == 0 {
+			t.Errorf("%s: what was refused can be restored all the same:\n%s", stage, out)
+		}
+		me.must("box", "check")
+	}
+	full("as it fills up")
+	v.powerButton(30 * time.Second)
+	v.sound()
+
+	v = start(t, m)
+	me.await(v, 2*time.Minute)
+	full("after a start")
+	if out, code := me.run("backup", refused); code == 0 || !strings.Contains(out, "is full") {
+		t.Errorf("after a start: code %d\n%s", code, out)
+	}
+	v.powerButton(30 * time.Second)
+	v.sound()
+
+	// The same bytes on a larger card: that is all that has to be done.
+	if err := os.Truncate(m.disk, small+2<<30); err != nil {
+		t.Fatal(err)
+	}
+	v = start(t, m)
+	me.await(v, 2*time.Minute)
+	me.restored(me.backup(refused), refused)
+	me.restored(lastSnapshot, last)
+	me.restored(firstSnapshot, first)
+	if got := me.must("box", "status"); strings.Contains(got, "full:") {
+		t.Errorf("the box is full still:\n%s", got)
+	}
+	v.powerButton(30 * time.Second)
+	v.sound()
+}
+
+// TestReadOnlyCard starts a box from a card that has worn out and turned
+// read-only: after an orderly end, and after a power cut, which leaves a journal
+// that cannot be replayed.
+func TestReadOnlyCard(t *testing.T) {
+	m := card(t, 4<<30)
+	v := start(t, m)
+	me := &member{t: t, home: t.TempDir()}
+	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
+	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
+	src := tree(t, 20, 100_000, 41)
+	snapshot := me.backup(src)
+	v.powerButton(30 * time.Second)
+	readOnly := func(stage string) {
+		t.Helper()
+		m.readOnly = true
+		defer func() { m.readOnly = false }()
+		v = start(t, m)
+		me.await(v, 2*time.Minute)
+		v.wait("the data partition can only be read", 15*time.Second)
+		if got := me.must("box", "status"); !strings.Contains(got, "read-only: it takes in nothing") {
+			t.Errorf("%s: the status does not say that the box is read-only:\n%s", stage, got)
+		}
+		me.restored(snapshot, src)
+		if out, code := me.run("backup", tree(t, 2, 1000, 42)); code == 0 || !strings.Contains(out, "it still serves restores") {
+			t.Errorf("%s: a backup to a card that cannot be written ended with code %d:\n%s", stage, code, out)
+		}
+		took := v.powerButton(30 * time.Second)
+		if took > stopWithin {
+			t.Errorf("%s: off only %v after the button was pressed", stage, took)
+		}
+	}
+	readOnly("after an orderly end")
+
+	v = start(t, m)
+	me.await(v, 2*time.Minute)
+	src = tree(t, 20, 100_000, 43)
+	snapshot = me.backup(src)
+	v.kill()
+	readOnly("after a power cut")
+
+	// Whoever could write again would find everything.
+	v = start(t, m)
+	me.await(v, 2*time.Minute)
+	me.must("box", "check")
+	me.restored(snapshot, src)
+	v.powerButton(30 * time.Second)
+	v.sound()
+}
