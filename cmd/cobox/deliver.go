@@ -247,16 +247,20 @@ func (d *delivery) wait(ctx context.Context, own *spool.Spool, size uint64, lost
 
 func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size uint64, lost []merklelog.Range) (*replicate.Receipt, error) {
 	var deadline <-chan time.Time
-	for {
+	// A box whose disk has gone says first that it has a fault. In a moment it ends
+	// the connection, and when it is back it says what it waits for, or goes on.
+	var fault error
+	var faulty *replicate.Offering
+	for faults := 0; ; {
 		d.mu.Lock()
 		b, changed := d.boxes[l], d.changed
 		offer, refused := b.offers[own.ID()], b.err
 		d.mu.Unlock()
-		if refused != nil {
+		if refused != nil && !isFault(refused) {
 			return nil, refused
 		}
-		if offer != nil {
-			deadline = nil
+		if refused == nil && offer != nil && offer != faulty {
+			deadline, fault = nil, nil
 			r, err := offer.WaitReceipt(ctx, size)
 			// What is told to the user is on record here: watch may come later.
 			if p, _ := offer.Progress(); p.Receipt != nil {
@@ -274,11 +278,19 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 				return &holes.Receipt, nil
 			case ctx.Err() != nil:
 				return nil, ctx.Err()
+			case isFault(err):
+				refused = err
 			case !errors.Is(err, replicate.ErrClosed):
 				return nil, err
 			}
 		}
-		if _, _, err := l.state(); offer == nil && err != nil && deadline == nil {
+		if refused != nil && offer != faulty {
+			fault, faulty = refused, offer
+			if faults++; faults > maxFaults {
+				return nil, fault
+			}
+		}
+		if _, _, err := l.state(); deadline == nil && (fault != nil || offer == nil && err != nil) {
 			if !l.everConnected() {
 				return nil, err
 			}
@@ -288,12 +300,23 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 		case <-changed:
 		case <-deadline:
 			_, _, err := l.state()
+			if err == nil && fault != nil {
+				return nil, fault
+			}
 			return nil, errors.Join(errors.New("the connection was lost"), err)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-time.After(100 * time.Millisecond): // the link's own state changes without d.changed
 		}
 	}
+}
+
+// maxFaults is how often a box may have a fault before it is given up.
+const maxFaults = 3
+
+// isFault reports whether a box has refused because of a fault of its own.
+func isFault(err error) bool {
+	return errors.Is(err, &replicate.Error{Code: replicate.CodeInternal})
 }
 
 var errLateBox = errors.New("it was reached too late to ask whether it holds everything that this backup refers to; the next backup does")
@@ -393,8 +416,10 @@ func notDelivered(failed map[*link]error, waiting uint64) error {
 		var waits *waitingError
 		if errors.As(err, &waits) {
 			f.Hint = waitingHint + "\n" + f.Hint
-		} else if errors.As(err, &refused) {
+		} else if errors.As(err, &refused) && !isFault(refused) {
 			return refusal(l.box.Name, refused)
+		} else if isFault(err) {
+			err = errors.New("it has a fault, which its own log tells more of")
 		}
 		if errors.As(err, &holes) {
 			missing := ui.Bytes(merklelog.CountRanges(holes.Holes) * merklelog.BlockSize)

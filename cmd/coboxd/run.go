@@ -101,7 +101,7 @@ func (p *program) serve(ctx context.Context, settings config.Config, keys, waiti
 		return err
 	}
 	if first != nil {
-		defer func() { err = errors.Join(err, first.Close()) }()
+		defer first.Close() // it may have gone already
 	}
 	stuck := make(chan struct{})
 	defer close(stuck)
