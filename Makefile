@@ -7,7 +7,7 @@ VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo un
 GOFLAGS_RELEASE = -trimpath -ldflags='-s -w -buildid= -X main.version=$(VERSION)'
 
 # The unit tests that an ARM box must pass; cmd starts host programs, so it is left out.
-ARM_PACKAGES = ./storage/... ./netlink/... ./image/layout ./image/bundle ./image/fat32 ./image/slot ./appliance/...
+ARM_PACKAGES = ./storage/... ./netlink/... ./image/layout ./image/holds ./image/bundle ./image/fat32 ./image/slot ./appliance/...
 
 .PHONY: help build run demo test check race fuzz e2e bench image image-test vuln fmt lint cross arm64
 

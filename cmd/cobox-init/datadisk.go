@@ -97,7 +97,7 @@ func readHeader(path string) (*layout.DataDisk, error) {
 type surroundings struct {
 	card    string   // device of the disk that the box starts from
 	inUse   string   // device of the disk with the data; "": the card, or none
-	missing string   // short name of the disk with the data, if it is not there
+	missing string   // the disk with the data, in words, if it is not there
 	box     [32]byte // the box's static key
 	used    uint64   // bytes that the data has
 	look    func(d blockDisk) (*holds.Contents, error)
@@ -177,7 +177,7 @@ func otherData(d *layout.DataDisk, box [32]byte) (found, unfit string) {
 func unfit(b blockDisk, s surroundings) string {
 	switch {
 	case s.missing != "":
-		return "the box's data is on disk " + s.missing + ", which is missing; it would start empty"
+		return "the box's data is on " + s.missing + ", which is missing; it would start empty"
 	case b.readOnly:
 		return "it cannot be written"
 	case b.sector != layout.SectorSize:

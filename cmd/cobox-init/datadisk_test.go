@@ -165,7 +165,7 @@ func TestDescribeDisks(t *testing.T) {
 		{what: "this box's of former times", found: data(thisBox, true), holds: machine.HoldsOther, unfit: "newer cannot be told", id: "abcdef01"},
 		{what: "a copy that was not ended", found: data(thisBox, false), holds: machine.HoldsOther, id: "abcdef01"},
 		{what: "in use", change: func(_ *blockDisk, s *surroundings) { s.inUse = "sda" }, found: data(thisBox, true), holds: machine.HoldsData, unfit: "in use", id: "abcdef01"},
-		{what: "the data is missing", change: func(_ *blockDisk, s *surroundings) { s.missing = "01020304" }, found: blank, holds: machine.HoldsNothing, unfit: "disk 01020304, which is missing"},
+		{what: "the data is missing", change: func(_ *blockDisk, s *surroundings) { s.missing = "disk 01020304" }, found: blank, holds: machine.HoldsNothing, unfit: "disk 01020304, which is missing"},
 		{what: "read-only", change: func(b *blockDisk, _ *surroundings) { b.readOnly = true }, found: blank, holds: machine.HoldsNothing, unfit: "cannot be written"},
 		{what: "large sectors", change: func(b *blockDisk, _ *surroundings) { b.sector = 4096 }, found: blank, holds: machine.HoldsNothing, unfit: "sectors have 4096"},
 		{what: "too small for the data", change: func(_ *blockDisk, s *surroundings) { s.used = 900 << 20 }, found: blank, holds: machine.HoldsNothing, unfit: "too small: the box's data needs 1201 MiB"},

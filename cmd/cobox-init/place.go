@@ -120,7 +120,10 @@ func (s *system) lookAround() ([]blockDisk, surroundings, error) {
 		return nil, around, err
 	}
 	if missing {
-		around.missing = disk
+		around.missing = "disk " + disk
+		if disk == "" {
+			around.missing = "a disk that the card does not name any more"
+		}
 	} else {
 		var st unix.Statfs_t
 		if err := unix.Statfs(dataMount, &st); err != nil {

@@ -25,7 +25,7 @@ type diskUsedEvent struct {
 
 func (diskUsedEvent) Type() string { return "summary" }
 func (e diskUsedEvent) Text() string {
-	return fmt.Sprintf("The data of box %q lies on disk %s now. It needs the disk from now on: without it, it tells its\nmembers so and waits. Nothing of the data is left on the card.",
+	return fmt.Sprintf("The data of box %q lies on disk %s now, and is removed from the card. The box needs the disk from now\non: without it, it tells its members so and waits.",
 		ui.Printable(e.BoxName), ui.Printable(e.Disk))
 }
 
