@@ -194,6 +194,27 @@ func TestInside(t *testing.T) {
 	if tried < 60 {
 		t.Errorf("only %d things were tried", tried)
 	}
+	checkMemory(t, in.memory)
 	v.powerButton(30 * time.Second)
 	v.sound()
+}
+
+// memoryAtMost is what the whole system may take of a machine of 512 MB: the
+// kernel itself, its tables, the programs in memory, and what runs.
+const memoryAtMost = 110_000_000
+
+// checkMemory counts everything that an idle box could not give to a program.
+// What the kernel reserves for itself before it counts is in it.
+func checkMemory(t testing.TB, m map[string]int64) {
+	t.Helper()
+	const machine = 512 << 20
+	if m["MemTotal"] == 0 || m["MemAvailable"] == 0 {
+		t.Fatalf("memory: %v", m)
+	}
+	taken := machine - m["MemAvailable"]<<10
+	t.Logf("memory: %.1f MB of 512 MiB are taken; the kernel and its tables before it counts %.1f, programs' files %.1f, programs' memory %.1f, the kernel's objects %.1f",
+		float64(taken)/1e6, float64(machine-m["MemTotal"]<<10)/1e6, float64(m["Cached"]<<10)/1e6, float64(m["AnonPages"]<<10)/1e6, float64(m["Slab"]<<10)/1e6)
+	if taken > memoryAtMost {
+		t.Errorf("the idle system takes %d bytes of memory; at most %d", taken, memoryAtMost)
+	}
 }
