@@ -272,7 +272,7 @@ func template(t *testing.T) (plain, packed []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	z, err := zstd.NewWriter(nil, zstd.WithWindowSize(templateWindow))
+	z, err := zstd.NewWriter(nil, zstd.WithWindowSize(layout.TemplateWindow))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,10 +27,6 @@ const (
 	moveDelay = time.Second
 	// partitionTimeout is how long the kernel may take to show a new partition.
 	partitionTimeout = 10 * time.Second
-
-	// templateFile, in a slot, is the file system that a data disk begins as.
-	templateFile   = "data.ext4.zst"
-	templateWindow = 1 << 20
 )
 
 // The steps of a move, as people read them.
@@ -96,7 +92,7 @@ func prepareDisk(ctx context.Context, f *os.File, size int64, header *layout.Dat
 	}
 	// All is written, the zeros too: of a blank disk only a part was looked at, and
 	// a copy that was begun has left something.
-	z, err := zstd.NewReader(template, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(templateWindow))
+	z, err := zstd.NewReader(template, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(layout.TemplateWindow))
 	if err != nil {
 		return err
 	}
@@ -131,7 +127,7 @@ func (s *system) openTemplate() (io.Reader, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	f, err := files.Open(templateFile)
+	f, err := files.Open(layout.TemplateFile)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("opening the empty file system: %w", err), done())
 	}
@@ -277,6 +273,9 @@ func (s *system) withTrees(m *move, from string, fresh bool, do func(from, to tr
 	}()
 	to := filepath.Join(newMount, dataName)
 	if fresh {
+		if err := setUUID(newMount, m.header.ID); err != nil {
+			s.log.Warn("the disk has the UUID that all new ones have", "error", err)
+		}
 		if err := os.Mkdir(to, 0o700); err != nil {
 			return err
 		}

@@ -178,6 +178,9 @@ func fsck(t *testing.T, image string, offset uint64) {
 	}
 }
 
+// templateUUID is what every new file system begins with.
+const templateUUID = "c0b0c0b0-0000-4000-8000-000000000001"
+
 // TestDataDisk lets a blank disk take the data, and then the box do without it.
 func TestDataDisk(t *testing.T) {
 	const size = 8 << 30
@@ -230,6 +233,9 @@ func TestDataDisk(t *testing.T) {
 	}
 	fsck(t, m.disk, layout.DataStart)
 	fsck(t, usb.path, layout.DataDiskStart)
+	if header := debugfs(t, usb.path, layout.DataDiskStart, "stats"); strings.Contains(header, templateUUID) || !strings.Contains(header, "Filesystem UUID") {
+		t.Errorf("the disk has no UUID of its own:\n%.500s", header)
+	}
 	sector := make([]byte, layout.SectorSize)
 	f, err := os.Open(usb.path)
 	if err != nil {
