@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -36,11 +37,27 @@ func TestUpdateCuts(t *testing.T) {
 	u.sound()
 
 	writes := readWrites(t, u.writes)
-	h := newHistory(t, base, u.computer.disk, writes)
+	h, err := newHistory(t, base, writes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sameDisk(t, h.end, u.computer.disk)
 	if first, last := h.starts[0], h.starts[len(writes)]; first != (verdict{layout.SlotA, old.version}) || last != (verdict{layout.SlotB, next.version}) {
 		t.Fatalf("the update began with %v and ended with %v", first, last)
 	}
+	// The check sees what it is there for: a choice that comes before what it
+	// chooses is on the medium.
+	hasty := slices.DeleteFunc(slices.Clone(writes), func(w write) bool { return w.flush })
+	if _, err := newHistory(t, base, hasty); err == nil {
+		t.Error("an update without any flush would pass")
+	} else {
+		t.Log("without any flush:", err)
+	}
+
 	points := h.points(cutBoots)
+	if len(points) < cutBoots {
+		t.Fatalf("only %d points for %d writes", len(points), len(writes))
+	}
 	t.Logf("%d of %d power cuts are followed by a start", len(points), len(writes))
 	began := time.Now()
 	t.Run("starts", func(t *testing.T) {
@@ -58,47 +75,38 @@ func TestUpdateCuts(t *testing.T) {
 	t.Logf("%d starts took %v", len(points), time.Since(began).Round(time.Second))
 }
 
-// points chooses after how many writes the box is started: all around the
-// writes that could decide which system starts, and evenly in between. Those
-// that come first are about a new card.
+// points chooses after how many writes the box is started: all around those that
+// could decide which system starts and those of a slot's first sector, and evenly
+// in between. The first are about a new card.
 func (h *history) points(atLeast int) []int {
-	chosen := map[int]bool{}
-	for n, w := range h.writes {
-		for _, s := range []layout.Slot{layout.SlotA, layout.SlotB} {
-			p, _ := new(layout.Table).Partition(s.Partition())
-			first, _ := new(layout.Table).Partition(layout.SlotA.Partition())
-			if w.touches(0, first.Start) || w.touches(p.Start, p.Start+layout.SectorSize) {
-				for m := max(0, n-1); m <= min(len(h.writes), n+2); m++ {
-					chosen[m] = true
-				}
-			}
-		}
-	}
-	// Before and after a flush the disk is the same.
-	for n := range chosen {
-		if n > 0 && h.writes[n-1].flush {
-			delete(chosen, n)
-		}
-	}
-	var writes []int // after which the disk is another
+	states := []int{0} // a flush makes no other disk
 	for n, w := range h.writes {
 		if !w.flush {
-			writes = append(writes, n+1)
+			states = append(states, n+1)
 		}
 	}
-	for even := atLeast; len(chosen) < atLeast && even <= len(writes); even++ {
+	chosen := map[int]bool{}
+	for k := 1; k < len(states); k++ {
+		w := h.writes[states[k]-1]
+		decides := h.starts[states[k]-1].changedBy(w)
+		for _, s := range []layout.Slot{layout.SlotA, layout.SlotB} {
+			p, _ := new(layout.Table).Partition(s.Partition())
+			decides = decides || w.touches(p.Start, p.Start+layout.SectorSize)
+		}
+		for i := max(0, k-2); decides && i <= min(k+2, len(states)-1); i++ {
+			chosen[states[i]] = true
+		}
+	}
+	for even := 2; len(chosen) < atLeast && even < len(states); even++ {
+		more := maps.Clone(chosen)
 		for i := range even {
-			if chosen[writes[i*len(writes)/even]] = true; len(chosen) >= atLeast {
-				break
-			}
+			more[states[i*(len(states)-1)/(even-1)]] = true
+		}
+		if len(more) >= atLeast {
+			chosen = more
 		}
 	}
-	var points []int
-	for n := range chosen {
-		points = append(points, n)
-	}
-	slices.Sort(points)
-	return points
+	return slices.Sorted(maps.Keys(chosen))
 }
 
 // boot starts the disk as it was after so many writes, for each number of

@@ -80,6 +80,7 @@ type history struct {
 	writes []write
 	// starts are the verdicts: starts[n] after n of writes.
 	starts []verdict
+	end    *os.File // the disk after all of them
 }
 
 // newHistory checks after every write that the disk starts a whole system, if
@@ -88,49 +89,49 @@ type history struct {
 // some sectors of it, for a disk writes only a sector wholly or not at all. A
 // write that is neither to what comes before the slots nor to the chosen slot
 // changes no verdict.
-func newHistory(t testing.TB, base, end string, writes []write) *history {
+func newHistory(t testing.TB, base string, writes []write) (*history, error) {
 	t.Helper()
 	h := &history{base: base, writes: writes}
 	all, flushed := openCopy(t, base), openCopy(t, base)
 	now, err := judge(all)
 	if err != nil {
-		t.Fatalf("before the first write: %v", err)
+		return nil, fmt.Errorf("before the first write: %w", err)
 	}
-	sure := now
+	sure, flushedTo := now, 0
 	h.starts = append(h.starts, now)
-	matters := func(w write, v verdict) bool {
-		first, _ := new(layout.Table).Partition(layout.SlotA.Partition())
-		chosen, _ := new(layout.Table).Partition(v.slot.Partition())
-		return w.touches(0, first.Start) || w.touches(chosen.Start, chosen.End())
-	}
-	flushedTo, judged := 0, 0
 	for n, w := range writes {
+		where := fmt.Sprintf("write %d of %d, %d bytes at %d", n+1, len(writes), len(w.data), w.at)
 		if w.flush {
 			apply(t, flushed, writes[flushedTo:n])
 			flushedTo, sure = n, now
-		} else {
-			if matters(w, sure) {
-				judged++
-				for done := layout.SectorSize; done <= len(w.data); done += layout.SectorSize {
-					if _, err := judge(with{flushed, write{at: w.at, data: w.data[:done]}}); err != nil {
-						t.Fatalf("write %d of %d, %d bytes at %d: if the disk has done %d bytes of it and none of what was not flushed before: %v",
-							n+1, len(writes), len(w.data), w.at, done, err)
-					}
-				}
-			}
-			apply(t, all, []write{w})
-			if matters(w, now) {
-				judged++
-				if now, err = judge(all); err != nil {
-					t.Fatalf("after write %d of %d, %d bytes at %d: %v", n+1, len(writes), len(w.data), w.at, err)
+			h.starts = append(h.starts, now)
+			continue
+		}
+		if sure.changedBy(w) {
+			for done := layout.SectorSize; done <= len(w.data); done += layout.SectorSize {
+				if _, err := judge(with{flushed, write{at: w.at, data: w.data[:done]}}); err != nil {
+					return nil, fmt.Errorf("%s: if the disk has done %d bytes of it and none of what was not flushed before: %w", where, done, err)
 				}
 			}
 		}
+		apply(t, all, []write{w})
+		if now.changedBy(w) {
+			if now, err = judge(all); err != nil {
+				return nil, fmt.Errorf("after %s: %w", where, err)
+			}
+			t.Logf("after %s: %s in slot %v starts", where, now.version, now.slot)
+		}
 		h.starts = append(h.starts, now)
 	}
-	t.Logf("%d writes, of which %d could change what starts", len(writes), judged)
-	sameDisk(t, all, end)
-	return h
+	h.end = all
+	return h, nil
+}
+
+// changedBy tells whether a write could change the verdict.
+func (v verdict) changedBy(w write) bool {
+	first, _ := new(layout.Table).Partition(layout.SlotA.Partition())
+	chosen, _ := new(layout.Table).Partition(v.slot.Partition())
+	return w.touches(0, first.Start) || w.touches(chosen.Start, chosen.End())
 }
 
 // openCopy opens a copy of a disk for reading and writing.
