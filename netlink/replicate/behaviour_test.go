@@ -291,6 +291,58 @@ func TestTwoSessionsBringOneLog(t *testing.T) {
 	})
 }
 
+// TestOvertaken lets another session move the log between the look at the store
+// and the checkpoint that was proven against what was seen. Nobody is to blame.
+func TestOvertaken(t *testing.T) {
+	for name, tc := range map[string]struct{ before, other, after int }{
+		"by a first checkpoint": {0, 300, 600},
+		"by a newer one":        {600, 610, 630},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				box := newTestBox(newMemStore(), "alice")
+				other := NewTestLog("alice", "laptop", "log").Add(tc.other)
+				overtaken := 0
+				box.store.offer = func(cp merklelog.Checkpoint) {
+					if cp.Size != uint64(tc.after) {
+						return
+					}
+					box.store.offer = nil
+					overtaken++
+					var proof merklelog.Proof
+					if tc.before > 0 {
+						proof = must(other.Consistency(uint64(tc.before), uint64(tc.other)))
+					}
+					if err := box.store.OfferCheckpoint(other.manifest, other.Checkpoint(), proof); err != nil {
+						t.Error(err)
+					}
+				}
+				dev, srv := startPair(t, deviceConfig(), box.config("alice"))
+				log := NewTestLog("alice", "laptop", "log")
+				if tc.before > 0 {
+					log.Add(tc.before)
+				} else {
+					log.Add(tc.after)
+				}
+				o := must(dev.Offer(log))
+				if tc.before > 0 {
+					if _, err := o.WaitReceipt(t.Context(), uint64(tc.before)); err != nil {
+						t.Error(err)
+					}
+					log.Add(tc.after - tc.before)
+				}
+				if _, err := o.WaitReceipt(t.Context(), uint64(tc.after)); err != nil {
+					t.Error(err)
+				}
+				if overtaken != 1 {
+					t.Errorf("overtaken %d times", overtaken)
+				}
+				stopPair(t, dev, srv)
+			})
+		})
+	}
+}
+
 // TestReadCanceled cancels a read whose consumer is slow, and reads on.
 func TestReadCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

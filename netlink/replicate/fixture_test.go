@@ -215,8 +215,9 @@ var (
 
 // memStore is an honest store in memory. What was not committed is lost by crash.
 type memStore struct {
-	put  func(log merklelog.LogID, index uint64) error // called without the lock before a block is put
-	note func(string)
+	put   func(log merklelog.LogID, index uint64) error // called without the lock before a block is put
+	offer func(cp merklelog.Checkpoint)                 // called without the lock before a checkpoint is taken
+	note  func(string)
 
 	mu      sync.Mutex
 	logs    map[merklelog.LogID]*memLog
@@ -249,6 +250,9 @@ func (s *memStore) Log(id merklelog.LogID) (LogState, error) {
 }
 
 func (s *memStore) OfferCheckpoint(m *merklelog.Manifest, cp merklelog.Checkpoint, proof merklelog.Proof) error {
+	if s.offer != nil {
+		s.offer(cp)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := account.VerifyManifest(m); err != nil {

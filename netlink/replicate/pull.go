@@ -224,7 +224,7 @@ func (p *pull) begin() error {
 	// other half of a fork.
 	if fresh || p.offer.checkpoint.Size <= state.Checkpoint.Size {
 		if p.offer.checkpoint != state.Checkpoint {
-			if err := box.Store.OfferCheckpoint(m, p.offer.checkpoint, nil); err != nil {
+			if err := p.offerCheckpoint(p.offer.checkpoint, nil, state.Checkpoint.Size); err != nil {
 				return err
 			}
 		}
@@ -285,7 +285,7 @@ func (p *pull) takeAdvance(a *advance) error {
 	}
 	// If another session moved the checkpoint, the peer hears where it is now.
 	if a.from == p.held.Size && a.checkpoint.Size > p.held.Size {
-		if err := p.s.cfg.Box.Store.OfferCheckpoint(p.offer.manifest, a.checkpoint, a.proof); err != nil {
+		if err := p.offerCheckpoint(a.checkpoint, a.proof, a.from); err != nil {
 			return err
 		}
 		p.unclean = true
@@ -294,6 +294,26 @@ func (p *pull) takeAdvance(a *advance) error {
 		}
 	}
 	p.sendKnown()
+	return nil
+}
+
+// offerCheckpoint gives the store a checkpoint whose proof begins at a size, 0 if
+// the store did not know the log. If another session has moved the log since that
+// was looked at, the proof leads nowhere and the peer is not to blame: it hears
+// where the store stands now.
+func (p *pull) offerCheckpoint(cp merklelog.Checkpoint, proof merklelog.Proof, from uint64) error {
+	store := p.s.cfg.Box.Store
+	err := store.OfferCheckpoint(p.offer.manifest, cp, proof)
+	if !errors.Is(err, merklelog.ErrProof) {
+		return err
+	}
+	state, stateErr := store.Log(p.log)
+	if stateErr != nil {
+		return stateErr
+	}
+	if state.Checkpoint.Size == from {
+		return err
+	}
 	return nil
 }
 
