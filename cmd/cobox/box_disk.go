@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"cobox/appliance/admin"
 	"cobox/cmd/cobox/ui"
+	"cobox/netlink/replicate"
 )
 
 // diskEvent is one disk that is plugged into a box.
@@ -85,7 +87,7 @@ func (a *app) boxDiskListCommand(box *string) *cobra.Command {
 		Example: "  cobox box disk list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withBox(cmd, box, func(ctx context.Context, l *link) error {
-				list, err := call[admin.Disks](ctx, l, admin.MethodDisks, admin.DisksRequest{}, nil)
+				list, err := askDisks(ctx, l)
 				if err != nil {
 					return err
 				}
@@ -110,6 +112,15 @@ func (a *app) boxDiskListCommand(box *string) *cobra.Command {
 			})
 		},
 	}
+}
+
+// askDisks asks a box for its disks.
+func askDisks(ctx context.Context, l *link) (admin.Disks, error) {
+	list, err := call[admin.Disks](ctx, l, admin.MethodDisks, admin.DisksRequest{}, nil)
+	if errors.Is(err, &replicate.Error{Code: replicate.CodeUnsupported}) {
+		err = noSystem(l, "Its data lies in its data directory, which whoever runs it can move to another disk.")
+	}
+	return list, err
 }
 
 // dataText says where a box's data lies and what becomes of it.

@@ -55,7 +55,7 @@ func (a *app) useDisk(ctx context.Context, name, id string, yes bool) error {
 		return err
 	}
 	defer func() { done() }()
-	list, err := call[admin.Disks](ctx, l, admin.MethodDisks, admin.DisksRequest{}, nil)
+	list, err := askDisks(ctx, l)
 	if err != nil {
 		return err
 	}

@@ -232,10 +232,15 @@ func canUpdate(ctx context.Context, l *link) error {
 		return err
 	}
 	if s.You.Administrator && s.Machine == nil {
-		return &ui.Failure{Exit: ui.ExitFailed, Code: "no_system", What: fmt.Sprintf("box %q does not run CoBox's own system", l.box.Name),
-			Hint: "It is a program on a computer that has another system. Update it there, as other programs."}
+		return noSystem(l, "Update it there, as other programs.")
 	}
 	return nil // whoever is no administrator is told so by the box
+}
+
+// noSystem says that a box is a plain program, and what to do instead.
+func noSystem(l *link, instead string) error {
+	return &ui.Failure{Exit: ui.ExitFailed, Code: "no_system", What: fmt.Sprintf("box %q does not run CoBox's own system", l.box.Name),
+		Hint: "It is a program on a computer that has another system. " + instead}
 }
 
 // updateRefused explains why a box did not take an update.

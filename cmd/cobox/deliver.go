@@ -405,7 +405,7 @@ func notDelivered(failed map[*link]error, waiting uint64) error {
 	f := &ui.Failure{Exit: ui.ExitNoBox, Code: "no_box", What: "no box is reachable",
 		Hint: "The backup is complete and kept on this computer (" + ui.Bytes(waiting) + "); it is sent with the next backup that reaches a box."}
 	if len(failed) == 0 {
-		f.What = "this device is paired with no box"
+		f.Code, f.What = errNoBoxes.Code, errNoBoxes.What
 		f.Hint = "The backup is complete and kept on this computer; pair a box with 'cobox pair' and run it again."
 		return f
 	}

@@ -222,6 +222,9 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		if n == 0 {
 			return ui.Usagef("See '"+cmd.CommandPath()+" --help'.", "%s takes no arguments, but was given %s", cmd.CommandPath(), strings.Join(args, " "))
 		}
+		if len(args) > n {
+			return ui.Usagef("See '"+cmd.CommandPath()+" --help'.", "%s needs only %s, but was given %s", cmd.CommandPath(), what, strings.Join(args, " "))
+		}
 		return ui.Usagef("See '"+cmd.CommandPath()+" --help'.", "%s needs %s", cmd.CommandPath(), what)
 	}
 }
