@@ -160,7 +160,7 @@ func TestPowerCuts(t *testing.T) {
 	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
 	v := start(t, m)
 	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
-	const files, size = 40, 700_000
+	const files, size = 20, 700_000
 	src := tree(t, files, size, 2)
 	began := time.Now()
 	first := me.backup(src)
