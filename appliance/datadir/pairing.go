@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
+
+// maxCode bounds the text of a pairing code.
+const maxCode = 1024
 
 // ErrNoCode is returned by ReadPairing when the directory holds no pairing
 // code: the box is claimed, or has never run.
@@ -30,9 +35,11 @@ func (d *Dir) RemovePairing() error {
 
 // ReadPairing returns the text of the pairing code in the data directory at
 // path, which another process may have open, and the path of its picture. It
-// returns [ErrNoCode] when there is none.
+// returns [ErrNoCode] when there is none. The reader may have more rights than
+// whoever writes the directory: no link is followed, no FIFO waited for, and no
+// more read than a code has.
 func ReadPairing(path string) (text, picture string, err error) {
-	b, err := os.ReadFile(filepath.Join(path, textName))
+	b, err := readCode(filepath.Join(path, textName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", "", fmt.Errorf("%w: %s", ErrNoCode, path)
 	}
@@ -40,4 +47,22 @@ func ReadPairing(path string) (text, picture string, err error) {
 		return "", "", fmt.Errorf("datadir: reading the pairing code: %w", err)
 	}
 	return string(bytes.TrimSpace(b)), filepath.Join(path, pictureName), nil
+}
+
+func readCode(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxCode+1))
+	if err == nil && len(b) > maxCode {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxCode)
+	}
+	return b, err
 }

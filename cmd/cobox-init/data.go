@@ -132,19 +132,22 @@ func (s *system) openCard(ctx context.Context, timeout time.Duration) (*disk, er
 	return d, nil
 }
 
+// dataFlags are those that data is mounted with: it holds files, and nothing that
+// does or is something else. Most of it is coboxd's, whom nothing here trusts.
+const dataFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NOSYMFOLLOW
+
 // mountData mounts a partition with data, and grows its file system to it.
 func (s *system) mountData(device, on string) error {
 	start := time.Now()
 	if err := os.MkdirAll(on, 0o755); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME
-	err := unix.Mount("/dev/"+device, on, "ext4", flags, "errors=remount-ro")
+	err := unix.Mount("/dev/"+device, on, "ext4", dataFlags, "errors=remount-ro")
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		// One that has worn out turns read-only. What is on it can still be restored
 		// from.
 		s.log.Error("the data partition can only be read", "device", device, "error", err)
-		err = unix.Mount("/dev/"+device, on, "ext4", flags|unix.MS_RDONLY, "")
+		err = unix.Mount("/dev/"+device, on, "ext4", dataFlags|unix.MS_RDONLY, "")
 	}
 	if err != nil {
 		return fmt.Errorf("data: mounting %s: %w", device, err)

@@ -62,7 +62,7 @@ func enterSandbox(argv []string) error {
 		return fmt.Errorf("sandbox: forbidding new rights: %w", err)
 	}
 	syscall.Umask(0o077)
-	if err := restrict(argv[0]); err != nil {
+	if err := restrict(dataDir, argv[0]); err != nil {
 		return fmt.Errorf("sandbox: %w", err)
 	}
 	if err := forbidCalls(); errors.Is(err, errNoFilter) {
@@ -76,14 +76,21 @@ func enterSandbox(argv []string) error {
 	return nil
 }
 
+// dataRights are what coboxd may do in its directory: have files and directories.
+// A link, FIFO or socket it has no use for, and one who has taken it over would
+// have them for init to stumble upon.
+const dataRights = llsyscall.AccessFSReadFile | llsyscall.AccessFSReadDir | llsyscall.AccessFSWriteFile |
+	llsyscall.AccessFSTruncate | llsyscall.AccessFSMakeReg | llsyscall.AccessFSMakeDir |
+	llsyscall.AccessFSRemoveFile | llsyscall.AccessFSRemoveDir | llsyscall.AccessFSRefer
+
 // restrict lets the process reach its data, what a network program reads, and
 // two ports to listen at. Other ports may still be connected to: a box calls
 // its partners wherever they are. A kernel without Landlock restricts less.
-func restrict(program string) error {
+func restrict(dataDir, program string) error {
 	config := landlock.V6
 	config.HandledAccessNet = llsyscall.AccessNetBindTCP
 	return config.BestEffort().Restrict(
-		landlock.RWDirs(dataDir).WithRefer(),
+		landlock.PathAccess(dataRights, dataDir),
 		// coboxd syncs the directory that holds its own.
 		landlock.PathAccess(llsyscall.AccessFSReadDir, filepath.Dir(dataDir)),
 		landlock.RODirs("/proc", "/sys", "/etc", "/run"),

@@ -19,6 +19,7 @@ import (
 	"time"
 	"unsafe"
 
+	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"cobox/appliance/machine"
@@ -68,6 +69,46 @@ func TestChild(t *testing.T) {
 		}
 		unix.Syscall(callsBelow|unix.SYS_GETPID, 0, 0, 0)
 		t.Fatal("a call of another set of numbers was made")
+	case "files":
+		runtime.LockOSThread()
+		confined(t, os.Getenv("COBOX_INIT_DIR"))
+	}
+}
+
+// confined gives up rights, and tries what only somebody would who has taken
+// coboxd over.
+func confined(t *testing.T, dir string) {
+	if err := restrict(dir, os.Args[0]); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for what, err := range map[string]error{
+		"link":   os.Symlink("/dev/zero", at("link")),
+		"fifo":   unix.Mkfifo(at("fifo"), 0o600),
+		"socket": unix.Mknod(at("socket"), unix.S_IFSOCK|0o600, 0),
+		"device": unix.Mknod(at("device"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))),
+	} {
+		if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+			t.Errorf("making a %s: %v", what, err)
+		}
+	}
+	// And what coboxd does goes on.
+	err := errors.Join(os.Mkdir(at("db"), 0o700), os.WriteFile(at("db/f"), []byte("well"), 0o600),
+		os.Truncate(at("db/f"), 2), os.Rename(at("db/f"), at("g")), os.Remove(at("g")), os.Remove(at("db")))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDataRights needs a kernel with Landlock, as a box has.
+func TestDataRights(t *testing.T) {
+	if abi, err := llsyscall.LandlockGetABIVersion(); err != nil || abi < 3 {
+		t.Skipf("this kernel has Landlock %d: %v", abi, err)
+	}
+	cmd := child(t, "files")
+	cmd.Env = append(cmd.Env, "COBOX_INIT_DIR="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestChild") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
