@@ -96,6 +96,9 @@ func tellAttempts(data string) {
 	try("make a block device", func() error {
 		return unix.Mknod(filepath.Join(data, "disk"), unix.S_IFBLK|0o600, int(unix.Mkdev(254, 0)))
 	})
+	try("make a symbolic link", func() error { return unix.Symlink("/dev/zero", filepath.Join(data, "link")) })
+	try("make a FIFO", func() error { return unix.Mkfifo(filepath.Join(data, "fifo"), 0o600) })
+	try("make a socket in the data", func() error { return unix.Mknod(filepath.Join(data, "socket"), unix.S_IFSOCK|0o600, 0) })
 	try("restart the box", func() error { return unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_ON) })
 	try("set the clock", func() error { return unix.Settimeofday(&unix.Timeval{Sec: time.Now().Unix()}) })
 	try("set the host name", func() error { return unix.Sethostname([]byte("x")) })
