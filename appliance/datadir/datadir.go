@@ -253,6 +253,9 @@ func (d *Dir) takeLock(holder string) error {
 		// A dying disk is mounted read-only. What is on it can still be served.
 		d.readOnly = true
 		f, err = d.root.Open(lockName)
+		if d.waiting && errors.Is(err, fs.ErrNotExist) {
+			return nil // nobody can change what is there
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("datadir: opening the lock: %w", err)

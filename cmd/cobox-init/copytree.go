@@ -8,11 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,55 +24,16 @@ var notCopied = []string{"LOCK", machine.UpdateFile}
 // its root only: what coboxd may have left there leads nowhere else.
 type tree struct{ root *os.Root }
 
-// entry is a file or directory of a tree.
-type entry struct {
-	name string // "." is the root
-	info fs.FileInfo
-	stat *syscall.Stat_t
-}
-
 // list lists a tree, directories before what is in them. What is neither a file
 // nor a directory is not coboxd's and is left out.
 func (t tree) list() ([]entry, error) {
-	var all []entry
-	var walk func(name string) error
-	walk = func(name string) error {
-		info, err := t.root.Lstat(name)
-		if err != nil {
-			return err
-		}
-		if !info.IsDir() && !info.Mode().IsRegular() || slices.Contains(notCopied, name) {
-			return nil
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return fmt.Errorf("%s: its owner is unknown", name)
-		}
-		all = append(all, entry{name, info, stat})
-		if !info.IsDir() {
-			return nil
-		}
-		dir, err := t.root.Open(name)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		names, err := dir.Readdirnames(-1)
-		if err != nil {
-			return err
-		}
-		slices.Sort(names)
-		for _, n := range names {
-			if err := walk(path.Join(name, n)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if err := walk("."); err != nil {
+	w := newWalker(t.root, func(name string, mode os.FileMode) bool {
+		return !mode.IsDir() && !mode.IsRegular() || slices.Contains(notCopied, name)
+	})
+	if err := w.walk(".", 0); err != nil {
 		return nil, fmt.Errorf("reading the data: %w", err)
 	}
-	return all, nil
+	return w.all, nil
 }
 
 // open opens a file for reading. It waits for nothing that somebody has put in
@@ -93,8 +51,8 @@ func (t tree) open(name string) (*os.File, error) {
 
 func sizeOf(all []entry) (total uint64) {
 	for _, e := range all {
-		if !e.info.IsDir() {
-			total += uint64(e.info.Size())
+		if !e.mode.IsDir() {
+			total += uint64(e.size)
 		}
 	}
 	return total
@@ -119,7 +77,7 @@ func copyTree(ctx context.Context, from, to tree, tell func(done, total uint64))
 	buf := make([]byte, copyChunk)
 	for _, e := range all {
 		var err error
-		if e.info.IsDir() {
+		if e.mode.IsDir() {
 			if e.name != "." {
 				err = to.root.Mkdir(e.name, 0o700)
 			}
@@ -127,10 +85,10 @@ func copyTree(ctx context.Context, from, to tree, tell func(done, total uint64))
 			err = copyFile(ctx, from, to, e, buf, func(n int) { done += uint64(n); tell(done, total) })
 		}
 		if err == nil {
-			err = to.root.Lchown(e.name, int(e.stat.Uid), int(e.stat.Gid))
+			err = to.root.Lchown(e.name, int(e.uid), int(e.gid))
 		}
 		if err == nil {
-			err = to.root.Chmod(e.name, e.info.Mode().Perm())
+			err = to.root.Chmod(e.name, e.mode.Perm())
 		}
 		if err != nil {
 			return fmt.Errorf("copying %s: %w", e.name, err)
@@ -138,7 +96,7 @@ func copyTree(ctx context.Context, from, to tree, tell func(done, total uint64))
 	}
 	// A directory's time changes with what is made in it.
 	for _, e := range slices.Backward(all) {
-		if err := to.root.Chtimes(e.name, time.Time{}, e.info.ModTime()); err != nil {
+		if err := to.root.Chtimes(e.name, time.Time{}, e.modified); err != nil {
 			return fmt.Errorf("copying %s: %w", e.name, err)
 		}
 	}
@@ -156,15 +114,15 @@ func copyFile(ctx context.Context, from, to tree, e entry, buf []byte, tell func
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := out.Truncate(e.info.Size()); err != nil {
+	if err := out.Truncate(e.size); err != nil {
 		return err
 	}
 	zero := make([]byte, copyHole)
-	for off := int64(0); off < e.info.Size(); {
+	for off := int64(0); off < e.size; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		chunk := buf[:min(int64(len(buf)), e.info.Size()-off)]
+		chunk := buf[:min(int64(len(buf)), e.size-off)]
 		if _, err := io.ReadFull(in, chunk); err != nil {
 			return fmt.Errorf("reading: %w", err)
 		}
@@ -186,7 +144,7 @@ func copyFile(ctx context.Context, from, to tree, e entry, buf []byte, tell func
 // sync waits until all of the tree's file system is on its disk, and tells of
 // errors on the way there.
 func (t tree) sync() error {
-	dir, err := t.root.Open(".")
+	dir, err := t.root.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -219,11 +177,11 @@ func compareTrees(ctx context.Context, from, to tree, tell func(done, total uint
 		switch {
 		case e.name != c.name:
 			return fmt.Errorf("comparing: the copy has %s where %s should be", c.name, e.name)
-		case e.info.Mode() != c.info.Mode(), e.stat.Uid != c.stat.Uid, e.stat.Gid != c.stat.Gid,
-			!e.info.IsDir() && e.info.Size() != c.info.Size():
+		case e.mode != c.mode, e.uid != c.uid, e.gid != c.gid,
+			!e.mode.IsDir() && e.size != c.size:
 			return fmt.Errorf("comparing: the copy of %s has another size, mode or owner", e.name)
 		}
-		if e.info.IsDir() {
+		if e.mode.IsDir() {
 			continue
 		}
 		if err := compareFile(ctx, from, to, e, a, b, func(n int) { done += uint64(n); tell(done, total) }); err != nil {
@@ -247,7 +205,7 @@ func compareFile(ctx context.Context, from, to tree, e entry, a, b []byte, tell 
 	if err := unix.Fadvise(int(y.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		return err
 	}
-	for left := e.info.Size(); left > 0; {
+	for left := e.size; left > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

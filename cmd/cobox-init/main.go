@@ -15,7 +15,8 @@
 //	disk.go, slot.go, grow.go, data.go finding the disk and growing its data partition
 //	place.go, datadisk.go, blockdisk.go
 //	                                   a disk of its own for the data, and what to do without it
-//	movedata.go, copytree.go, tidy.go  moving the data there
+//	movedata.go, copytree.go, walk.go, tidy.go
+//	                                   moving the data there
 //	provision.go                       taking an identity that was made with the image
 //	daemon.go, sandbox.go, seccomp.go, reaper.go
 //	                                   coboxd: locked in, started again, its output logged

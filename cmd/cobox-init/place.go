@@ -182,7 +182,7 @@ func (s *system) serveData(ctx context.Context) {
 // round shows coboxd its data, or what is left of it on the card, runs it, and
 // returns when ctx ends, when over says so, or with the move that is asked for.
 func (s *system) round(ctx context.Context, at, waiting string, over func() bool) *move {
-	if err := show(at); err != nil {
+	if err := show(at, waiting != ""); err != nil {
 		s.state.setDataProblem(err)
 		s.log.Error("the box has no data and coboxd is not started", "error", err)
 		select {
@@ -261,13 +261,24 @@ func (s *system) endMove(m *move, err error) {
 }
 
 // show lets coboxd see a file system at its place. It keeps the flags of the mount
-// that it shows.
-func show(at string) error {
+// that it shows; where coboxd only waits, it can change nothing either.
+func show(at string, readOnly bool) error {
 	if err := os.MkdirAll(dataMount, 0o755); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	if err := unix.Mount(at, dataMount, "", unix.MS_BIND, ""); err != nil {
+	if err := bind(at, dataMount, readOnly); err != nil {
 		return fmt.Errorf("data: showing %s at %s: %w", at, dataMount, err)
+	}
+	return nil
+}
+
+func bind(from, to string, readOnly bool) error {
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil || !readOnly {
+		return err
+	}
+	// The flags of a bind mount are its own, and are set in a second step.
+	if err := unix.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|dataFlags, ""); err != nil {
+		return errors.Join(err, unix.Unmount(to, 0))
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 
@@ -30,50 +29,19 @@ func tidyCard(ctx context.Context, card string, id layout.DataDiskID) error {
 		return fmt.Errorf("data: removing what was moved: %w", err)
 	}
 	defer root.Close()
-	names, err := namesIn(root, ".")
-	if err != nil {
+	// All is listed before anything is removed: of a tree that is no box's nothing is.
+	w := newWalker(root, func(name string, _ os.FileMode) bool { return slices.Contains(stays, name) })
+	if err := w.walk(".", 0); err != nil {
 		return fmt.Errorf("data: removing what was moved: %w", err)
 	}
-	for _, name := range names {
-		if slices.Contains(stays, name) {
-			continue
+	for _, e := range slices.Backward(w.all[1:]) {
+		// There may be much.
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("data: removing what was moved: %w", err)
 		}
-		if err := removeAll(ctx, root, name); err != nil {
+		if err := root.Remove(e.name); err != nil {
 			return fmt.Errorf("data: removing what was moved: %w", err)
 		}
 	}
 	return syncDir(card)
-}
-
-// removeAll removes a file or directory. It ends early when ctx does: there may be
-// much.
-func removeAll(ctx context.Context, root *os.Root, name string) error {
-	info, err := root.Lstat(name)
-	if err != nil {
-		return err
-	}
-	if info.IsDir() {
-		inside, err := namesIn(root, name)
-		if err != nil {
-			return err
-		}
-		for _, n := range inside {
-			if err := removeAll(ctx, root, path.Join(name, n)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return root.Remove(name)
-}
-
-func namesIn(root *os.Root, name string) ([]string, error) {
-	dir, err := root.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return dir.Readdirnames(-1)
 }
