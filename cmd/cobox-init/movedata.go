@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -51,6 +52,50 @@ type move struct {
 	disk   blockDisk
 	header *layout.DataDisk
 	done   func() // lets others change the system again
+	// held is the whole disk, open from before anything is written until the move
+	// ends: as long as it is, the kernel gives its name to no other.
+	held *os.File
+}
+
+// end gives up what the move holds.
+func (m *move) end() {
+	if m.held != nil {
+		m.held.Close()
+	}
+	m.done()
+}
+
+// still fails unless the disk is there under its name, and is that of this move.
+func (m *move) still() error { return stillThere(m.held, "/dev/"+m.disk.device, m.header) }
+
+func stillThere(held *os.File, path string, header *layout.DataDisk) error {
+	have, err := held.Stat()
+	if err != nil {
+		return err
+	}
+	named, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("the disk is gone: %w", err)
+	}
+	if !os.SameFile(have, named) {
+		return fmt.Errorf("the disk is gone, and %s is another", path)
+	}
+	sector := make([]byte, layout.SectorSize)
+	if _, err := held.ReadAt(sector, 0); err != nil {
+		return fmt.Errorf("reading the first sector: %w", err)
+	}
+	if !bytes.Equal(sector, header.Append(nil)) {
+		return errors.New("the disk's first sector is not what was written")
+	}
+	return nil
+}
+
+// mountMove mounts the disk, if it is still that of this move.
+func (s *system) mountMove(m *move) error {
+	if err := m.still(); err != nil {
+		return err
+	}
+	return s.mountData(m.partition(), newMount)
 }
 
 func (m *move) id() string        { return shortOf(m.header.ID) }
@@ -148,7 +193,7 @@ func (s *system) useDisk(ctx context.Context, q *machine.Question) (any, error) 
 		q.Progress(machine.CopyProgress{Step: stepPreparing, Done: done, Total: total})
 	})
 	if err != nil {
-		m.done()
+		m.end()
 		return nil, err
 	}
 	s.data.setMove(&machine.Move{Disk: m.id(), CopyProgress: machine.CopyProgress{Step: stepPreparing}})
@@ -188,7 +233,11 @@ func (s *system) prepareMove(ctx context.Context, m *move, id string, tell func(
 // writeDisk prepares the disk, and mounts and grows its file system once, to see
 // that it can be.
 func (s *system) writeDisk(ctx context.Context, m *move, template io.Reader, tell func(done, total uint64)) (err error) {
-	// The kernel refuses it while anything on the disk is mounted.
+	if m.held, err = os.Open("/dev/" + m.disk.device); err != nil {
+		return err
+	}
+	// The kernel refuses it while anything on the disk is mounted, and would refuse
+	// to mount it as long as it is open so.
 	f, err := os.OpenFile("/dev/"+m.disk.device, os.O_RDWR|unix.O_EXCL, 0)
 	if err != nil {
 		return err
@@ -203,7 +252,7 @@ func (s *system) writeDisk(ctx context.Context, m *move, template io.Reader, tel
 	if err := waitForPartition(ctx, m.partition()); err != nil {
 		return err
 	}
-	if err := s.mountData(m.partition(), newMount); err != nil {
+	if err := s.mountMove(m); err != nil {
 		return err
 	}
 	return unix.Unmount(newMount, 0)
@@ -252,6 +301,9 @@ func (s *system) runMove(ctx context.Context, m *move, from string) error {
 			return err
 		}
 	}
+	if err := m.still(); err != nil {
+		return err
+	}
 	if err := writeDataDisk(cardMount, m.header.ID); err != nil {
 		// Whether the card names the disk now is looked at by the next round.
 		return fmt.Errorf("writing to the card which disk has the data: %w", err)
@@ -263,7 +315,7 @@ func (s *system) runMove(ctx context.Context, m *move, from string) error {
 // withTrees mounts the disk, which is unmounted again in any case: it is read
 // from the medium the next time.
 func (s *system) withTrees(m *move, from string, fresh bool, do func(from, to tree) error) (err error) {
-	if err := s.mountData(m.partition(), newMount); err != nil {
+	if err := s.mountMove(m); err != nil {
 		return err
 	}
 	defer func() {

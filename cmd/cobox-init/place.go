@@ -251,7 +251,7 @@ func (s *system) moveRound(ctx context.Context, m *move, from string) {
 }
 
 func (s *system) endMove(m *move, err error) {
-	defer m.done()
+	defer m.end()
 	if err == nil {
 		s.data.setMove(nil)
 		return
