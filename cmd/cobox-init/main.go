@@ -87,6 +87,7 @@ type system struct {
 
 	updates   *updates
 	data      *dataState
+	tidyAfter time.Duration
 	addresses func() int // how many others may reach the box at
 
 	watchdog *os.File // belongs to runWatchdog; open until the power goes
@@ -102,6 +103,7 @@ func newSystem(log *slog.Logger) *system {
 		stop:      make(chan ending, 1),
 		addresses: func() int { return len(interfaceAddresses()) },
 		data:      newDataState(),
+		tidyAfter: tidyTime,
 	}
 	s.updates = newUpdates(log, s.state, s.askToStop)
 	return s
@@ -117,12 +119,15 @@ func (s *system) run() {
 		s.updates.version = strings.TrimSpace(string(version))
 	}
 	s.log.Info("CoBox starts", "version", s.updates.version)
-	line, err := os.ReadFile("/proc/cmdline")
-	if err == nil {
-		s.updates.trial, err = trialOfCmdline(string(line))
-	}
-	if err != nil {
-		s.log.Warn("a trial takes as long as usual", "error", err)
+	if line, err := os.ReadFile("/proc/cmdline"); err != nil {
+		s.log.Warn("the kernel's arguments are unknown", "error", err)
+	} else {
+		if s.updates.trial, err = trialOfCmdline(string(line)); err != nil {
+			s.log.Warn("a trial takes as long as usual", "error", err)
+		}
+		if s.tidyAfter, err = tidyOfCmdline(string(line)); err != nil {
+			s.log.Warn("the card is tidied as late as usual", "error", err)
+		}
 	}
 	s.clock.start()
 	s.watchSignals()

@@ -374,7 +374,7 @@ func (s *system) openDataDisk(ctx context.Context, device string, header *layout
 }
 
 // markFilled says on the disk that it has all of the data. On one that can only be
-// read that stays unsaid.
+// read that stays unsaid, and the card is not tidied.
 func markFilled(path string, header *layout.DataDisk) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
@@ -444,28 +444,43 @@ func (s *system) comesBack(why error) func() bool {
 }
 
 // keepRemainder keeps on the card what the box needs to say who it is when the
-// disk is missing, until ctx ends; and, once coboxd is well on the disk, removes
-// what is left of the data there.
+// disk is missing, until ctx ends; and, once coboxd has been well on the disk for
+// long enough, removes what is left of the data there.
 func (s *system) keepRemainder(ctx context.Context) {
 	disk, card := filepath.Join(diskMount, dataName), filepath.Join(cardMount, dataName)
 	copied := map[string]fileStamp{}
-	tidied, told := false, ""
+	tidy := tidying{after: s.tidyAfter, sound: func() error {
+		id, named, err := readDataDisk(cardMount)
+		if err == nil && !named {
+			err = errors.New("the card does not name the disk any more")
+		}
+		if err != nil {
+			return err
+		}
+		_, device, _ := s.data.where()
+		return soundDisk("/dev/"+device, diskMount, id)
+	}}
+	told := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(healthEvery):
 		}
-		if !s.state.facts().answering(time.Now()) {
-			continue
+		now, f := time.Now(), s.state.facts()
+		due, err := tidy.due(now, f)
+		if f.answering(now) {
+			// The card gets what it keeps before it loses anything.
+			err = errors.Join(copyRemainder(disk, card, copied), err)
 		}
-		err := copyRemainder(disk, card, copied)
-		if err == nil && !tidied {
-			id, _, idErr := readDataDisk(cardMount)
-			if err = idErr; err == nil {
+		if due && err == nil {
+			var id layout.DataDiskID
+			if id, _, err = readDataDisk(cardMount); err == nil {
 				err = tidyCard(ctx, card, id)
 			}
-			tidied = err == nil
+			if tidy.done = err == nil; tidy.done {
+				s.log.Info("the card has none of the data any more")
+			}
 		}
 		if err != nil && ctx.Err() == nil && err.Error() != told {
 			told = err.Error()

@@ -28,12 +28,18 @@ const (
 
 // trialOfCmdline reads cobox.trial=SECONDS from the kernel's arguments.
 func trialOfCmdline(line string) (time.Duration, error) {
-	d, err := trialTime, error(nil)
+	return secondsOfCmdline(line, "cobox.trial", trialTime)
+}
+
+// secondsOfCmdline reads NAME=SECONDS from the kernel's arguments. The last one
+// counts, and usual without any.
+func secondsOfCmdline(line, name string, usual time.Duration) (time.Duration, error) {
+	d, err := usual, error(nil)
 	for _, arg := range strings.Fields(line) {
-		if text, ok := strings.CutPrefix(arg, "cobox.trial="); ok {
+		if text, ok := strings.CutPrefix(arg, name+"="); ok {
 			n, parsed := strconv.ParseUint(text, 10, 32)
 			if d, err = time.Duration(n)*time.Second, nil; parsed != nil || n < 1 || n > 24*60*60 {
-				d, err = trialTime, fmt.Errorf("trial: cobox.trial=%.20s: 1 to 86400 seconds, please", text)
+				d, err = usual, fmt.Errorf("init: %s=%.20s: 1 to 86400 seconds, please", name, text)
 			}
 		}
 	}

@@ -37,6 +37,22 @@ func TestTrialTime(t *testing.T) {
 	}
 }
 
+// TestTidyTime has an argument of its own.
+func TestTidyTime(t *testing.T) {
+	for line, want := range map[string]time.Duration{
+		"":                           tidyTime,
+		"cobox.trial=5":              tidyTime,
+		"cobox.tidy=5 cobox.trial=7": 5 * time.Second,
+	} {
+		if got, err := tidyOfCmdline(line); got != want || err != nil {
+			t.Errorf("%q: %v, %v", line, got, err)
+		}
+	}
+	if got, err := tidyOfCmdline("cobox.tidy=0"); got != tidyTime || err == nil {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 // well lets a box be as it should be from now on, until ctx ends.
 func (s *system) well(ctx context.Context) {
 	s.silent()

@@ -186,6 +186,7 @@ func TestDataDisk(t *testing.T) {
 	const size = 8 << 30
 	usb := newUSBDisk(t, "u1", size)
 	m := withUSB(card(t, 4<<30), usb)
+	m.cmdline += " cobox.tidy=5"
 	v, me, src := owned(t, plugged(m, usb))
 	d := me.disk(size)
 	if !d.Usable || d.Holds != "nothing" {
@@ -217,8 +218,7 @@ func TestDataDisk(t *testing.T) {
 			t.Errorf("the box's log does not say %q:\n%s", want, log)
 		}
 	}
-	// What coboxd may say when it is well takes some seconds.
-	time.Sleep(20 * time.Second)
+	v.wait("the card has none of the data any more", time.Minute)
 	v.powerButton(30 * time.Second)
 	v.sound()
 
