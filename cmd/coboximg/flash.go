@@ -20,11 +20,17 @@ func (p *program) flashCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "flash DEVICE",
 		Short: "Write an image to a card",
-		Long: `flash writes an image, which may be compressed (.zst), to a card or a USB disk,
-and reads it back to see that it is there. All that was on the disk is lost.
+		Long: `flash writes an image, which may be compressed (.img.zst), to a card or a USB
+disk, and reads it back to see that it is there. All that was on the disk is lost.
+
+DEVICE is the name of the disk, such as /dev/sdx or /dev/mmcblk0. To find it, run
+"lsblk -o NAME,SIZE,VENDOR,MODEL,MOUNTPOINTS" before and after you plug in the
+card: what is new is the card. Before anything is written, flash says what disk it
+is and what is on it, and asks.
 
 It refuses a disk that is mounted, and one that is built into this computer,
-unless --force is given. DEVICE may be a file, too.
+unless --force is given. DEVICE may also be a file, for tests: one that is there,
+and is empty, all zeros or an image of CoBox.
 ` + exitHelp,
 		Example: `  coboximg flash /dev/sdx
   coboximg flash /dev/mmcblk0 --image out/cobox-cobox-a2b3.img --yes`,
@@ -37,7 +43,7 @@ unless --force is given. DEVICE may be a file, too.
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c.Device = args[0]
 		if !yes {
-			if err := p.confirm(c.Device); err != nil {
+			if err := p.confirm(cmd.Context(), c); err != nil {
 				return err
 			}
 		}
@@ -46,20 +52,61 @@ unless --force is given. DEVICE may be a file, too.
 	return cmd
 }
 
-// confirm has a person type the name of the disk: a "y" is typed too easily.
-func (p *program) confirm(device string) error {
+// confirm shows what would be lost and has a person type the name of the disk: a
+// "y" is typed too easily.
+func (p *program) confirm(ctx context.Context, c disk.FlashConfig) error {
 	if p.JSON || !term.IsTerminal(int(p.stdin.Fd())) {
 		return &usageError{errors.New("nobody can be asked here; say --yes to write without a question")}
 	}
-	fmt.Fprintf(p.Stderr, "All that is on %s will be lost. Type its name to go on: ", device)
-	line, err := bufio.NewReader(p.stdin).ReadString('\n')
-	if err != nil && line == "" {
-		return fmt.Errorf("reading the answer: %w", err)
+	t, err := disk.Inspect(c)
+	if err != nil {
+		return err
 	}
-	if strings.TrimSpace(line) != device {
-		return errors.New("that is another name; nothing was changed")
+	fmt.Fprintf(p.Stderr, "%s\nAll that is on it will be lost. Type its name to go on: ", describe(t))
+	type answer struct {
+		line string
+		err  error
 	}
-	return nil
+	answers := make(chan answer, 1)
+	go func() {
+		line, err := bufio.NewReader(p.stdin).ReadString('\n')
+		answers <- answer{line, err}
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(p.Stderr)
+		return fmt.Errorf("%w: nothing was changed", ctx.Err())
+	case a := <-answers:
+		if a.err != nil && a.line == "" {
+			return fmt.Errorf("reading the answer: %w", a.err)
+		}
+		if strings.TrimSpace(a.line) != c.Device {
+			return errors.New("that is another name; nothing was changed")
+		}
+		return nil
+	}
+}
+
+// describe says in some lines what a disk is.
+func describe(t *disk.Target) string {
+	what := "a file"
+	if !t.File {
+		what = "a disk of which nothing is known"
+		if t.Model != "" {
+			what = t.Model
+		}
+		if t.Size > 0 {
+			what += fmt.Sprintf(", %.1f GB", float64(t.Size)/1e9)
+		}
+	}
+	text := t.Device + " is " + what + ".\n"
+	if t.Used != "" {
+		text += "In use: " + t.Used + ".\n"
+	}
+	if t.Holds == "" {
+		return text + "There is nothing on it."
+	}
+	return text + "On it: " + t.Holds + "."
 }
 
 func (p *program) flash(ctx context.Context, c disk.FlashConfig) error {

@@ -93,6 +93,7 @@ func (e *usageError) Unwrap() error { return e.err }
 func explain(err error, cmd *cobra.Command) (code int, hint string) {
 	var usage *usageError
 	var refused *disk.RefusedError
+	var unfinished *disk.UnfinishedError
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage, "See: " + cmd.CommandPath() + " --help"
@@ -100,12 +101,18 @@ func explain(err error, cmd *cobra.Command) (code int, hint string) {
 		return exitFailed, "Nothing was changed. If it is the right disk, unmount it, or repeat with --force."
 	case errors.As(err, &refused):
 		return exitFailed, "Nothing was changed."
+	case errors.Is(err, disk.ErrNoTarget):
+		return exitFailed, "To find the card, run lsblk before and after you plug it in: what is new is the card."
+	case errors.As(err, &unfinished):
+		return exitFailed, "What is on " + unfinished.Device + " now is of no use: write it again."
+	case errors.Is(err, disk.ErrDamaged) && cmd.Name() == "flash":
+		return exitFailed, "Nothing was changed."
 	case errors.Is(err, disk.ErrReadBack):
 		return exitFailed, "The card is broken, or smaller than it says. Use another."
 	case errors.Is(err, disk.ErrNoMke2fs):
 		return exitFailed, "On Debian: apt install e2fsprogs. On a Mac: brew install e2fsprogs, and add it to the PATH."
-	case errors.Is(err, layout.ErrForeignDisk):
-		return exitFailed, "Name an image that \"coboximg build\" has made and that is not compressed."
+	case errors.Is(err, disk.ErrNotImage), errors.Is(err, layout.ErrForeignDisk):
+		return exitFailed, "Name the .img or .img.zst that \"coboximg build\" or a release has."
 	case errors.Is(err, os.ErrPermission) && cmd.Name() == "flash":
 		return exitFailed, "Writing to a disk mostly needs root: repeat with sudo."
 	}

@@ -7,7 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,19 +25,22 @@ func targetFlags(force bool) int {
 	return os.O_WRONLY | unix.O_EXCL
 }
 
+// sizeUnknown says that a size of 0 means nothing.
+const sizeUnknown = false
+
 // checkTarget refuses disks that are better left alone.
-func checkTarget(device string, force bool) error {
+func checkTarget(device string, force bool) (*Target, error) {
 	var st unix.Stat_t
 	err := unix.Stat(device, &st)
 	if err != nil {
-		return fmt.Errorf("disk: looking at %s: %w", device, err)
+		return nil, missing(device, err)
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return nil
+		return &Target{Device: device, File: true}, nil
 	case unix.S_IFBLK:
 	default:
-		return &RefusedError{Device: device, Reason: "neither a disk nor a file"}
+		return nil, &RefusedError{Device: device, Reason: "neither a disk nor a file"}
 	}
 	h := host{sys: "/sys", mounts: "/proc/self/mountinfo", swaps: "/proc/swaps"}
 	return h.check(device, fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)), force)
@@ -44,28 +50,48 @@ func checkTarget(device string, force bool) error {
 type host struct{ sys, mounts, swaps string }
 
 // check looks at the disk with a device number such as "8:16".
-func (h host) check(device, number string, force bool) error {
+func (h host) check(device, number string, force bool) (*Target, error) {
 	dir, err := filepath.EvalSymlinks(filepath.Join(h.sys, "dev/block", number))
 	if err != nil {
-		return fmt.Errorf("disk: looking at %s: %w", device, err)
+		return nil, fmt.Errorf("disk: looking at %s: %w", device, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
-		return &RefusedError{Device: device, Reason: "a partition; name the whole disk, " + filepath.Base(filepath.Dir(dir))}
+		return nil, &RefusedError{Device: device, Reason: "a partition; name the whole disk, /dev/" + filepath.Base(filepath.Dir(dir))}
 	}
-	if force {
-		return nil
+	t := &Target{Device: device, Model: model(dir)}
+	if t.Used, err = h.usedBy(dir); err != nil {
+		return nil, fmt.Errorf("disk: looking at %s: %w", device, err)
 	}
-	used, err := h.usedBy(dir)
-	if err != nil {
-		return fmt.Errorf("disk: looking at %s: %w", device, err)
+	switch {
+	case force:
+	case t.Used != "":
+		return nil, &RefusedError{Device: device, Reason: "in use: " + t.Used, Overridable: true}
+	case !removable(dir):
+		return nil, &RefusedError{Device: device, Reason: "no card and no USB disk: it is built into this computer", Overridable: true}
 	}
-	if used != "" {
-		return &RefusedError{Device: device, Reason: "in use: " + used, Overridable: true}
+	return t, nil
+}
+
+// model returns maker and model of a disk. Cards have a name instead.
+func model(dir string) string {
+	var words []string
+	for _, name := range []string{"vendor", "model", "name"} {
+		b, err := os.ReadFile(filepath.Join(dir, "device", name))
+		if err != nil {
+			continue
+		}
+		// It is the disk's own text.
+		text := strings.Map(func(r rune) rune {
+			if r == utf8.RuneError || !unicode.IsPrint(r) {
+				return -1
+			}
+			return r
+		}, string(b))
+		if text = strings.TrimSpace(text); text != "" {
+			words = append(words, text)
+		}
 	}
-	if !removable(dir) {
-		return &RefusedError{Device: device, Reason: "no card and no USB disk: it is built into this computer", Overridable: true}
-	}
-	return nil
+	return strings.Join(words, " ")
 }
 
 // usedBy says what uses a disk or a partition of it.
@@ -92,7 +118,7 @@ func (h host) usedBy(dir string) (string, error) {
 	}
 	// Fields of mountinfo: id, parent, device number, root, mount point; and behind
 	// "-": type, source.
-	found, err := scan(h.mounts, func(f []string) string {
+	used, err := scan(h.mounts, func(f []string) string {
 		if len(f) < 5 {
 			return ""
 		}
@@ -107,15 +133,16 @@ func (h host) usedBy(dir string) (string, error) {
 		}
 		return ""
 	})
-	if found != "" || err != nil {
-		return found, err
+	if err != nil {
+		return "", err
 	}
-	return scan(h.swaps, func(f []string) string {
+	swap, err := scan(h.swaps, func(f []string) string {
 		if names[f[0]] {
 			return "swap space"
 		}
 		return ""
 	})
+	return strings.Join(append(used, swap...), ", "), err
 }
 
 func dirsOf(names []string) []string {
@@ -125,22 +152,22 @@ func dirsOf(names []string) []string {
 	return names
 }
 
-// scan returns what the first line says to which find has something to say.
-func scan(name string, find func(fields []string) string) (string, error) {
+// scan returns what find has to say to the lines of a file, each thing once.
+func scan(name string, find func(fields []string) string) (all []string, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		if fields := strings.Fields(lines.Text()); len(fields) > 0 {
-			if found := find(fields); found != "" {
-				return found, nil
+			if found := find(fields); found != "" && !slices.Contains(all, found) {
+				all = append(all, found)
 			}
 		}
 	}
-	return "", lines.Err()
+	return all, lines.Err()
 }
 
 // removable tells whether a disk is one that people plug in. Card readers that

@@ -30,10 +30,11 @@ func TestHost(t *testing.T) {
 		{what: "a mounted partition", dir: usb, mounts: "30 1 8:17 / /media/x rw - vfat /dev/sdx1 rw\n", reason: "mounted at /media/x"},
 		{what: "a mounted partition of a btrfs, which has a number of its own", dir: usb, mounts: "30 1 0:40 / /media/y rw shared:1 - btrfs /dev/sdx1 rw\n", reason: "mounted at /media/y"},
 		{what: "mounted as a whole", dir: usb, mounts: "30 1 8:16 / /media/z rw - vfat /dev/sdx rw\n", reason: "mounted at /media/z"},
+		{what: "mounted twice", dir: usb, mounts: "30 1 8:17 / /media/x rw - vfat /dev/sdx1 rw\n31 1 8:17 / /media/w rw - vfat /dev/sdx1 rw\n", reason: "mounted at /media/x, mounted at /media/w"},
 		{what: "another disk is mounted", dir: usb, mounts: "30 1 8:1 / / rw - ext4 /dev/sda1 rw\n"},
 		{what: "swap", dir: usb, swaps: "Filename Type Size Used Priority\n/dev/sdx1 partition 1 0 -2\n", reason: "swap"},
 		{what: "encrypted", dir: usb, files: map[string]string{"sdx1/holders/dm-0": ""}, reason: "part of dm-0"},
-		{what: "a partition", dir: usb, number: "8:17", reason: "whole disk, sdx", force: "whole disk, sdx"},
+		{what: "a partition", dir: usb, number: "8:17", reason: "whole disk, /dev/sdx", force: "whole disk, /dev/sdx"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			root, err := filepath.EvalSymlinks(t.TempDir())
@@ -69,7 +70,7 @@ func TestHost(t *testing.T) {
 				c.number = "8:16"
 			}
 			for force, want := range map[bool]string{false: c.reason, true: c.force} {
-				err := h.check("/dev/sdx", c.number, force)
+				_, err := h.check("/dev/sdx", c.number, force)
 				var refused *RefusedError
 				switch {
 				case want == "" && err != nil:
@@ -81,5 +82,27 @@ func TestHost(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestModel(t *testing.T) {
+	for want, files := range map[string]map[string]string{
+		"Generic STORAGE DEVICE": {"vendor": "Generic \n", "model": "STORAGE DEVICE  \n"},
+		"SL32G":                  {"name": "SL32G\n", "serial": "0x1\n"},
+		"bad[2Jname":             {"model": "bad\x1b[2J\xffname\n"},
+		"":                       nil,
+	} {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "device"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range files {
+			if err := os.WriteFile(filepath.Join(dir, "device", name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := model(dir); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
