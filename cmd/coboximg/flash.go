@@ -52,6 +52,9 @@ and is empty, all zeros or an image of CoBox.
 	return cmd
 }
 
+// errUntouched says that Ctrl-C came before anything was written.
+var errUntouched = errors.New("interrupted: nothing was changed")
+
 // confirm shows what would be lost and has a person type the name of the disk: a
 // "y" is typed too easily.
 func (p *program) confirm(ctx context.Context, c disk.FlashConfig) error {
@@ -75,7 +78,7 @@ func (p *program) confirm(ctx context.Context, c disk.FlashConfig) error {
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(p.Stderr)
-		return fmt.Errorf("%w: nothing was changed", ctx.Err())
+		return errUntouched
 	case a := <-answers:
 		if a.err != nil && a.line == "" {
 			return fmt.Errorf("reading the answer: %w", a.err)
@@ -133,6 +136,9 @@ func (p *program) flash(ctx context.Context, c disk.FlashConfig) error {
 		}
 	}
 	n, err := disk.Flash(ctx, c)
+	if n == 0 && errors.Is(err, context.Canceled) {
+		return errUntouched
+	}
 	if err != nil {
 		return err
 	}

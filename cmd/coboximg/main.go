@@ -28,10 +28,12 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitInterrupted is what a shell says of a program that Ctrl-C has ended.
+	exitInterrupted = 130
 )
 
 const exitHelp = `
-Exit codes: 0 done, 1 failed, 2 usage.`
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.`
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
@@ -71,6 +73,7 @@ image to a card.
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the second Ctrl-C ends the program at once
 	cmd, err := p.root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
@@ -79,8 +82,24 @@ image to a card.
 		err = &usageError{err}
 	}
 	code, hint := explain(err, cmd)
+	if ctx.Err() != nil {
+		code, hint, err = exitInterrupted, "", interrupted(err)
+	}
 	p.Fail(code, err, hint)
 	return code
+}
+
+// interrupted says what an interruption has left behind. Whatever a program that
+// was ended with us has said of it is of no interest.
+func interrupted(err error) error {
+	var unfinished *disk.UnfinishedError
+	switch {
+	case errors.As(err, &unfinished):
+		return errors.New("interrupted: the card is not usable yet; write it again")
+	case errors.Is(err, errUntouched):
+		return errUntouched
+	}
+	return errors.New("interrupted")
 }
 
 // usageError means that the arguments make no sense.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"cobox/appliance/datadir"
@@ -28,7 +30,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"mkimage": makeImage, "copies": copies, "jsonlines": jsonLines,
+			"mkimage": makeImage, "pack": pack, "copies": copies, "jsonlines": jsonLines,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -37,18 +39,33 @@ func TestScripts(t *testing.T) {
 
 // mkimage FILE: makes an image with little in it.
 func makeImage(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(littleImage(ts.MkAbs(args[0])))
+}
+
+func littleImage(name string) error {
 	at := time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)
+	var errs []error
 	make32 := func(size int64, label string, files ...fat32.File) []byte {
 		b, err := fat32.Make(size, label, at, files)
-		ts.Check(err)
+		errs = append(errs, err)
 		return b
 	}
-	ts.Check(disk.Write(ts.MkAbs(args[0]), 0o644, &disk.Contents{
+	c := &disk.Contents{
 		Bootsel: make32(layout.BootselSize, layout.BootselLabel, fat32.File{Path: layout.AutobootFile, Data: layout.Autoboot{Slot: layout.SlotA}.Append(nil)}),
 		SlotA:   make32(layout.SlotSize, layout.SlotALabel, fat32.File{Path: "a", Data: []byte("a")}),
 		SlotB:   make32(layout.SlotSize, layout.SlotBLabel),
 		Data:    make([]byte, layout.TemplateSize),
-	}))
+	}
+	return errors.Join(append(errs, disk.Write(name, 0o644, c))...)
+}
+
+// pack FILE: makes FILE.zst.
+func pack(ts *testscript.TestScript, _ bool, args []string) {
+	b, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	z, err := zstd.NewWriter(nil)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".zst"), z.EncodeAll(b, nil), 0o644))
 }
 
 // copies IMAGE COUNT: there are so many copies of the image, each with another
