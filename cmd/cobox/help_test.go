@@ -44,18 +44,6 @@ func TestHelp(t *testing.T) {
 	walk(a.root())
 }
 
-func TestWantsJSON(t *testing.T) {
-	for args, want := range map[string]bool{
-		"": false, "status": false, "--json": true, "status --json": true, "frobnicate --json --nope": true,
-		"--json=true status": true, "--json=1": true, "--json=false": false, "--json --json=false": false,
-		"backup -- --json": false, "--jsonx": false, "--json=perhaps": false,
-	} {
-		if got := wantsJSON(strings.Fields(args)); got != want {
-			t.Errorf("%q: %v", args, got)
-		}
-	}
-}
-
 func TestPermissions(t *testing.T) {
 	for mode, want := range map[uint16]string{
 		0o644: "rw-r--r--", 0o755: "rwxr-xr-x", 0o6755: "rwsr-sr-x", 0o6644: "rwSr-Sr--", 0o1777: "rwxrwxrwt", 0o1666: "rw-rw-rwT", 0: "---------",

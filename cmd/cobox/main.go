@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +23,7 @@ import (
 
 	"cobox/cmd/cobox/device"
 	"cobox/cmd/cobox/ui"
+	"cobox/cmd/console"
 )
 
 var version = "unknown" // set by the build
@@ -82,7 +82,7 @@ func run(args []string, now func() time.Time) int {
 	root.SetOut(os.Stdout)
 	root.SetErr(os.Stderr)
 	// Before the flags are parsed, a failure must already know its form.
-	a.ui = ui.New(wantsJSON(args))
+	a.ui = ui.New(console.WantsJSON(args))
 	_, err := root.ExecuteContextC(ctx)
 	if a.profile != nil {
 		a.profile()
@@ -93,22 +93,6 @@ func run(args []string, now func() time.Time) int {
 	f := a.failure(ctx, err)
 	a.ui.Fail(f)
 	return f.Exit
-}
-
-// wantsJSON looks for --json anywhere on a command line that may be wrong.
-func wantsJSON(args []string) (yes bool) {
-	for _, s := range args {
-		if s == "--" {
-			break
-		}
-		switch value, ok := strings.CutPrefix(s, "--json="); {
-		case s == "--json":
-			yes = true
-		case ok:
-			yes, _ = strconv.ParseBool(value)
-		}
-	}
-	return yes
 }
 
 func (a *app) failure(ctx context.Context, err error) *ui.Failure {

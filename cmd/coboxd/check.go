@@ -15,6 +15,7 @@ import (
 	"cobox/appliance"
 	"cobox/appliance/admin"
 	"cobox/appliance/config"
+	"cobox/cmd/console"
 )
 
 func (p *program) checkCommand() *cobra.Command {
@@ -29,7 +30,7 @@ It fails if anything is damaged, and names it. What is intact stays restorable,
 and a running box asks devices for what is damaged.
 ` + exitHelp,
 		Example: "  coboxd check --data ~/box",
-		Args:    cobra.NoArgs,
+		Args:    console.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

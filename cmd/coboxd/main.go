@@ -59,15 +59,17 @@ them back. It needs no other service, and cannot read what it holds.
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
-		Args:              cobra.NoArgs,
+		Args:              console.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return &usageError{errors.New("a command is missing")}
 		},
 	}
 	p.root.SetArgs(args)
+	p.root.SetFlagErrorFunc(console.FlagError)
 	p.root.SetOut(stdout)
 	p.root.SetErr(stderr)
 	p.root.PersistentFlags().BoolVar(&p.JSON, "json", false, "write lines of JSON to standard output")
+	p.JSON = console.WantsJSON(args) // also for what is wrong before the flag is reached
 	p.root.PersistentFlags().StringVar(&p.data, "data", "", "data directory (default /var/lib/coboxd, $STATE_DIRECTORY or, for a plain user, ~/.local/share/coboxd)")
 	p.root.AddCommand(p.runCommand(), p.checkCommand(), p.qrCommand(), p.VersionCommand(version, exitHelp))
 

@@ -7,6 +7,7 @@ import (
 
 	"cobox/appliance/config"
 	"cobox/appliance/datadir"
+	"cobox/cmd/console"
 )
 
 func (p *program) qrCommand() *cobra.Command {
@@ -17,7 +18,7 @@ func (p *program) qrCommand() *cobra.Command {
 at the first start. It works while the box is running.
 ` + exitHelp,
 		Example: "  coboxd qr --data ~/box",
-		Args:    cobra.NoArgs,
+		Args:    console.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			text, picture, err := datadir.ReadPairing(config.DataDir(p.flags(cmd), os.Getenv))
 			if err != nil {

@@ -17,6 +17,7 @@ import (
 	"cobox/appliance/config"
 	"cobox/appliance/machine"
 	"cobox/appliance/update"
+	"cobox/cmd/console"
 	"cobox/netlink/pairing"
 )
 
@@ -48,7 +49,7 @@ coboxd.toml in the data directory.
 		Example: `  coboxd run --data ~/box
   coboxd run --listen 127.0.0.1:26269 --name "Bakery box"
   coboxd run --advertise box.example.org --advertise 192.0.2.7:26269`,
-		Args: cobra.NoArgs,
+		Args: console.NoArguments,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&listen, "listen", config.DefaultListen, "address to accept links at")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"cobox/cmd/console"
 	"cobox/image"
 	"cobox/image/bundle"
 )
@@ -36,7 +37,7 @@ in docs/RELEASING.md.
   coboximg build --out out --name cobox --provision 3
   coboximg build --version v1.2.0 --number 12 --url https://example.org/cobox
   coboximg build --version v1.2.0 --number 12 --signature anna.minisig --signature ben.minisig`,
-		Args: cobra.NoArgs,
+		Args: console.NoArguments,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&c.Out, "out", "out", "directory for the image; it is made if it is not there")

@@ -13,6 +13,7 @@ import (
 	"aead.dev/minisign"
 	"github.com/spf13/cobra"
 
+	"cobox/cmd/console"
 	"cobox/image/bundle"
 	"cobox/image/disk"
 	"cobox/image/layout"
@@ -56,7 +57,7 @@ given. All of it is in docs/RELEASING.md.
 		Example: `  coboximg bundle --image out/cobox.img --signature anna.minisig --signature ben.minisig --out cobox-1.4.0.cobox
   coboximg bundle --slot out/slot --version 1.4.0 --number 17 --key release-1.key --key release-3.key --out cobox-1.4.0.cobox
   coboximg bundle --verify cobox-1.4.0.cobox`,
-		Args: cobra.NoArgs,
+		Args: console.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ownFloor = cmd.Flags().Changed("floor")
 			if err := o.validate(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"cobox/cmd/console"
 	"cobox/image/disk"
 )
 
@@ -34,7 +35,7 @@ and is empty, all zeros or an image of CoBox.
 ` + exitHelp,
 		Example: `  coboximg flash /dev/sdx
   coboximg flash /dev/mmcblk0 --image out/cobox-cobox-a2b3.img --yes`,
-		Args: cobra.ExactArgs(1),
+		Args: console.OneArgument("the name of the disk"),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&c.Image, "image", "out/cobox.img", "the image")

@@ -11,6 +11,7 @@ import (
 	"aead.dev/minisign"
 	"github.com/spf13/cobra"
 
+	"cobox/cmd/console"
 	"cobox/image/bundle"
 )
 
@@ -33,7 +34,7 @@ never overwritten: boxes take no update that is not signed by the keys that they
 were made with.
 ` + exitHelp,
 		Example: "  coboximg keys --out keys\n  coboximg keys --out keys --password-file password.txt",
-		Args:    cobra.NoArgs,
+		Args:    console.NoArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if out == "" {
 				return &usageError{errors.New("--out is missing")}

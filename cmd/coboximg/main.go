@@ -60,15 +60,17 @@ image to a card.
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		PersistentPreRun:  func(*cobra.Command, []string) { p.running = true },
-		Args:              cobra.NoArgs,
+		Args:              console.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return &usageError{errors.New("a command is missing")}
 		},
 	}
 	p.root.SetArgs(args)
+	p.root.SetFlagErrorFunc(console.FlagError)
 	p.root.SetOut(stdout)
 	p.root.SetErr(stderr)
 	p.root.PersistentFlags().BoolVar(&p.JSON, "json", false, "write lines of JSON to standard output")
+	p.JSON = console.WantsJSON(args) // also for what is wrong before the flag is reached
 	p.root.AddCommand(p.buildCommand(), p.provisionCommand(), p.flashCommand(), p.keysCommand(), p.bundleCommand(), p.VersionCommand(version, exitHelp))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cobox/appliance/datadir"
+	"cobox/cmd/console"
 	"cobox/image/disk"
 	"cobox/image/label"
 	"cobox/image/layout"
@@ -37,7 +38,7 @@ readable for you only. Delete the image when it is on its card.
 ` + exitHelp,
 		Example: `  coboximg provision out/cobox.img
   coboximg provision out/cobox.img --count 10`,
-		Args: cobra.ExactArgs(1),
+		Args: console.OneArgument("the image"),
 	}
 	cmd.Flags().IntVar(&count, "count", 1, "number of copies")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

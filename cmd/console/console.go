@@ -59,7 +59,7 @@ func (o *Output) VersionCommand(version, exitHelp string) *cobra.Command {
 		Short:   "Print the version",
 		Long:    "version prints the version of this program.\n" + exitHelp,
 		Example: "  " + o.Program + " version",
-		Args:    cobra.NoArgs,
+		Args:    NoArguments,
 		RunE: func(*cobra.Command, []string) error {
 			system := runtime.GOOS + "/" + runtime.GOARCH
 			if o.JSON {

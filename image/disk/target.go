@@ -92,7 +92,7 @@ func missing(device string, err error) error {
 }
 
 // ErrNoTarget says that a disk is not there.
-var ErrNoTarget = fmt.Errorf("disk: there is no such disk: %w", fs.ErrNotExist)
+var ErrNoTarget = errors.New("disk: there is no such disk")
 
 // An UnfinishedError says that a disk was overwritten in part: what was on it is
 // lost, and a box does not start from it.
