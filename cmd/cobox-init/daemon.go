@@ -72,7 +72,7 @@ func describeEnd(w syscall.WaitStatus) string {
 }
 
 // daemonOnce runs coboxd until it ends. When ctx ends coboxd is told to, and
-// killed if it does not.
+// killed if it does not. Nothing that it has started outlives it.
 func (s *system) daemonOnce(ctx context.Context, waiting string) (syscall.WaitStatus, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -129,9 +129,12 @@ func (s *system) daemonOnce(ctx context.Context, waiting string) (syscall.WaitSt
 	for {
 		select {
 		case status = <-ended:
+			if err := s.endAll(); err != nil {
+				s.log.Error("something of coboxd is left", "error", err)
+			}
 			select {
 			case <-logged:
-			case <-time.After(time.Second): // somebody else still holds the pipe
+			case <-time.After(time.Second): // something that cannot be killed still holds the pipe
 			}
 			return status, nil
 		case <-done:

@@ -18,7 +18,7 @@
 //	movedata.go, copytree.go, walk.go, tidy.go
 //	                                   moving the data there
 //	provision.go                       taking an identity that was made with the image
-//	daemon.go, sandbox.go, seccomp.go, reaper.go
+//	daemon.go, sandbox.go, seccomp.go, reaper.go, endall.go
 //	                                   coboxd: locked in, started again, its output logged
 //	machine.go                         what coboxd may ask for
 //	update.go, install.go, try.go      replacing the system in the other slot
@@ -29,8 +29,9 @@
 //	state.go, lamp.go, display.go      what people see
 //	power.go, stop.go                  the power button and an orderly end
 //
-// The program also has a second, small life: as "init sandbox PROGRAM" it gives
-// up every right that coboxd does not need and becomes coboxd.
+// The program also has two small lives beside: as "init sandbox PROGRAM" it gives
+// up every right that coboxd does not need and becomes coboxd; as "init
+// sandbox-kill" it becomes coboxd's user and ends all of its processes.
 package main
 
 import (
@@ -58,6 +59,13 @@ func main() {
 		// Only an error returns.
 		fmt.Fprintln(os.Stderr, "cobox-init:", enterSandbox(os.Args[2:]))
 		os.Exit(1)
+	}
+	if len(os.Args) == 2 && os.Args[1] == killCommand {
+		if err := killAllAs(daemonUID); err != nil {
+			fmt.Fprintln(os.Stderr, "cobox-init:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "cobox-init is the first process of a box, and of no use anywhere else.")

@@ -69,6 +69,12 @@ func TestChild(t *testing.T) {
 		}
 		unix.Syscall(callsBelow|unix.SYS_GETPID, 0, 0, 0)
 		t.Fatal("a call of another set of numbers was made")
+	case "end":
+		endAllAlone(t)
+	case "kill":
+		if err := killAllAs(uidOfTest); err != nil {
+			t.Fatal(err)
+		}
 	case "files":
 		runtime.LockOSThread()
 		confined(t, os.Getenv("COBOX_INIT_DIR"))
