@@ -405,3 +405,32 @@ func hashOf(t *testing.T, path string) string {
 	}
 	return string(h.Sum(nil))
 }
+
+// TestUseDiskBusy: no data is moved while the system changes, and the system does
+// not change while data is moved.
+func TestUseDiskBusy(t *testing.T) {
+	for says, change := range map[string]func(u *updates){
+		"on trial":         func(u *updates) { u.chosen = layout.SlotB },
+		"about to restart": func(u *updates) { u.leaving = true },
+		"found its disk":   func(u *updates) { u.loaded = false },
+		"with an update":   func(u *updates) { u.changing.Lock() },
+	} {
+		s := newFakeCard(t, layout.SlotA).start(t, layout.SlotA)
+		change(s.updates)
+		_, err := s.answer(t.Context(), &machine.Question{Method: machine.MethodUseDisk})
+		if code(t, err) != machine.CodeBusy || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
+		if s.updates.changing.TryLock() == (says == "with an update") {
+			t.Errorf("%s: the lock", says)
+		}
+	}
+	s := newFakeCard(t, layout.SlotA).start(t, layout.SlotA)
+	s.updates.changing.Lock() // as a move does until it ends
+	if _, err := s.updates.install(t.Context(), nil); code(t, err) != machine.CodeBusy {
+		t.Errorf("install: %v", err)
+	}
+	if err := s.updates.try(t.Context()); code(t, err) != machine.CodeBusy {
+		t.Errorf("try: %v", err)
+	}
+}

@@ -22,8 +22,9 @@ import (
 	"cobox/image/slot"
 )
 
-// errChanging says that a slot is being changed already.
-var errChanging = machine.Errorf(machine.CodeBusy, "an update is being written already; wait until that is done")
+// errChanging says that a slot is being changed already, or the data is moved,
+// which needs the system as it is and may not be cut off by a restart.
+var errChanging = machine.Errorf(machine.CodeBusy, "the box is busy already with an update or with moving its data; ask again when that is done")
 
 // install verifies the bundle that coboxd has left and writes it to the slot
 // that does not run. If it ends in between, that slot holds no system and the

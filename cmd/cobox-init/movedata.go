@@ -186,7 +186,11 @@ func (s *system) useDisk(ctx context.Context, q *machine.Question) (any, error) 
 		return nil, err
 	}
 	if !s.updates.changing.TryLock() {
-		return nil, machine.Errorf(machine.CodeBusy, "the box is busy with an update or with moving its data; ask again when it is done")
+		return nil, errChanging
+	}
+	if err := s.updates.settled(); err != nil {
+		s.updates.changing.Unlock()
+		return nil, err
 	}
 	m := &move{done: s.updates.changing.Unlock}
 	err := s.prepareMove(ctx, m, p.ID, func(done, total uint64) {

@@ -207,6 +207,26 @@ func (u *updates) status() machine.State {
 	return s
 }
 
+// settled returns an *machine.Error unless the system that runs is the one that
+// goes on running: no data is moved by one that may be given up, or is about to
+// restart.
+func (u *updates) settled() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case !u.loaded:
+		return machine.Errorf(machine.CodeBusy, "the box has not found its disk yet")
+	case u.leaving:
+		return errLeaving
+	case u.onTrialLocked():
+		return machine.Errorf(machine.CodeBusy, "the running system is on trial; ask again when it has proved itself, which takes some minutes")
+	}
+	return nil
+}
+
+// errLeaving says that a restart is under way.
+var errLeaving = machine.Errorf(machine.CodeBusy, "the box is about to restart; ask again when it is back")
+
 // target returns the slot that may be changed, and what its new system must
 // satisfy; or an *machine.Error that says why none may.
 func (u *updates) target() (layout.Slot, bundle.State, error) {
@@ -222,7 +242,7 @@ func (u *updates) target() (layout.Slot, bundle.State, error) {
 	case u.running == 0 || u.chosen == 0:
 		return refuse(machine.CodeRefused, "the box cannot tell which of its two systems runs, so it overwrites neither; write its card anew")
 	case u.leaving:
-		return refuse(machine.CodeBusy, "the box is about to restart; ask again when it is back")
+		return 0, bundle.State{}, errLeaving
 	case u.onTrialLocked():
 		return refuse(machine.CodeRefused, "the running system is on trial itself; ask again when it has proved itself, which takes some minutes")
 	}
