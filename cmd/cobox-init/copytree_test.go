@@ -286,6 +286,25 @@ func TestCopyRemainder(t *testing.T) {
 		t.Fatal(err)
 	}
 	same()
+	// The card's identity stays, whatever the disk says.
+	put(datadir.IdentityFile, datadir.AppendIdentity(nil, datadir.NewIdentity()))
+	if err := copyAs(t, disk, card, map[string]fileStamp{}); err == nil || !strings.Contains(err.Error(), "another box") {
+		t.Errorf("another identity was taken: %v", err)
+	}
+	if id := readIdentity(card); id == nil || *id != *identity {
+		t.Error("the card has another identity")
+	}
+	put(datadir.IdentityFile, datadir.AppendIdentity(nil, identity))
+	// One that is damaged or only provisioned is made good.
+	for name, b := range map[string][]byte{datadir.IdentityFile: []byte("damaged"), provisionCopy: datadir.AppendProvision(nil, &datadir.Provision{Identity: identity})} {
+		if err := errors.Join(os.Remove(filepath.Join(card, datadir.IdentityFile)), os.WriteFile(filepath.Join(card, name), b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if err := copyAs(t, disk, card, map[string]fileStamp{}); err != nil {
+			t.Fatal(err)
+		}
+		same()
+	}
 	// What coboxd should not have made of it is not taken.
 	if err := errors.Join(os.Remove(filepath.Join(disk, datadir.PeersFile)), os.Symlink("/etc/passwd", filepath.Join(disk, datadir.PeersFile))); err != nil {
 		t.Fatal(err)

@@ -515,7 +515,15 @@ func copyRemainder(disk, card string, copied map[string]fileStamp) error {
 			return fmt.Errorf("data: %w", err)
 		}
 		if name == datadir.IdentityFile {
-			_, err = datadir.ParseIdentity(b)
+			var id *datadir.Identity
+			id, err = datadir.ParseIdentity(b)
+			if err == nil {
+				var same bool
+				if same, err = sameIdentity(card, id); same {
+					copied[name] = stamp
+					continue
+				}
+			}
 		} else {
 			_, err = datadir.ParsePeers(b)
 		}
@@ -530,6 +538,22 @@ func copyRemainder(disk, card string, copied map[string]fileStamp) error {
 		copied[name] = stamp
 	}
 	return nil
+}
+
+// sameIdentity tells whether the card has the identity. Another one is an error: it
+// says which box this is, and coboxd, who can change what the disk says, may not
+// change that.
+func sameIdentity(card string, id *datadir.Identity) (bool, error) {
+	have := readIdentity(card)
+	switch {
+	case have != nil && *have == *id:
+		// It may be a provisioned one only, which is not what the card keeps.
+		_, err := os.Lstat(filepath.Join(card, datadir.IdentityFile))
+		return err == nil, nil
+	case have != nil:
+		return false, errors.New("data: the disk says that this is another box than the card says; the card keeps its identity")
+	}
+	return false, nil // there is none, or a damaged one, which is made good
 }
 
 // stays are the files of coboxd's directory that a card keeps when the data has
