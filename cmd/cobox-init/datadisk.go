@@ -20,11 +20,16 @@ import (
 // data lies on the card. That it is written is what moves the data.
 const dataDiskFile = "datadisk"
 
-// readDataDisk returns the id in dataDiskFile; ok is false if there is none.
+// readDataDisk returns the id of the disk that the card names; ok is false if it
+// names none. A repair of its file system may have lost dataDiskFile: then the mark
+// counts that the card's directory has once the data was removed there.
 func readDataDisk(card string) (id layout.DataDiskID, ok bool, err error) {
 	b, err := readSmall(filepath.Join(card, dataDiskFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return id, false, nil
+		b, err = readSmall(filepath.Join(card, dataName, datadir.MovedFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return id, false, nil
+		}
 	}
 	if err == nil {
 		var raw [16]byte
@@ -33,6 +38,12 @@ func readDataDisk(card string) (id layout.DataDiskID, ok bool, err error) {
 		}
 	}
 	return id, true, fmt.Errorf("datadisk: reading which disk the data lies on: %w", err)
+}
+
+// lostDataDisk says whether only the mark names the disk.
+func lostDataDisk(card string) bool {
+	_, err := os.Lstat(filepath.Join(card, dataDiskFile))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func writeDataDisk(card string, id layout.DataDiskID) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"cobox/appliance/datadir"
 	"cobox/appliance/machine"
 	imagedisk "cobox/image/disk"
 	"cobox/image/holds"
@@ -432,5 +433,48 @@ func TestUseDiskBusy(t *testing.T) {
 	}
 	if err := s.updates.try(t.Context()); code(t, err) != machine.CodeBusy {
 		t.Errorf("try: %v", err)
+	}
+}
+
+// TestLostDataDisk: the mark counts when the file that names the disk is lost.
+func TestLostDataDisk(t *testing.T) {
+	card := t.TempDir()
+	dir := filepath.Join(card, dataName)
+	mark := filepath.Join(dir, datadir.MovedFile)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	is := func(want layout.DataDiskID, named, lost bool) {
+		t.Helper()
+		if id, ok, err := readDataDisk(card); id != want || ok != named || err != nil || lostDataDisk(card) != lost {
+			t.Errorf("%x %v %v", id, ok, err)
+		}
+	}
+	a, b := layout.DataDiskID{1}, layout.DataDiskID{2}
+	is(layout.DataDiskID{}, false, true)
+	if err := renewMark(dir, a); err != nil {
+		t.Fatal(err)
+	}
+	is(layout.DataDiskID{}, false, true) // there was no mark
+	if err := os.WriteFile(mark, datadir.AppendMoved(nil, a), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is(a, true, true)
+	if err := os.WriteFile(filepath.Join(card, dataDiskFile), datadir.AppendMoved(nil, b), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is(b, true, false)
+	if os.Getuid() == 0 {
+		if err := errors.Join(renewMark(dir, b), os.Remove(filepath.Join(card, dataDiskFile))); err != nil {
+			t.Fatal(err)
+		}
+		is(b, true, true)
+	}
+	os.Remove(filepath.Join(card, dataDiskFile))
+	if err := os.WriteFile(mark, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := readDataDisk(card); !ok || err == nil {
+		t.Errorf("a damaged mark: %v, %v", ok, err)
 	}
 }

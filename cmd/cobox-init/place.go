@@ -313,6 +313,9 @@ func (s *system) openPlace(ctx context.Context, wait time.Duration) (at string, 
 		s.data.lost("", err.Error())
 		return "", err
 	}
+	if lostDataDisk(cardMount) {
+		s.log.Warn("the card has lost the file that names the disk with the data; the mark in coboxd's directory names it", "disk", shortOf(id))
+	}
 	var device string
 	var header *layout.DataDisk
 	for end := time.Now().Add(wait); ; {
@@ -364,8 +367,13 @@ func (s *system) openDataDisk(ctx context.Context, device string, header *layout
 	}
 	err = checkDataDir(filepath.Join(diskMount, dataName), filepath.Join(cardMount, dataName))
 	if err == nil && !header.Filled {
-		// The card names only a disk that has all. A crash came between.
-		err = markFilled("/dev/"+device, header)
+		// The card names only a disk that has all. A crash came between; but not if
+		// it is the mark that names it, which is written long after.
+		if lostDataDisk(cardMount) {
+			err = errors.New("it does not say that it has all of the data")
+		} else {
+			err = markFilled("/dev/"+device, header)
+		}
 	}
 	if err != nil {
 		s.unmount(diskMount)
@@ -461,6 +469,11 @@ func (s *system) keepRemainder(ctx context.Context) {
 		return soundDisk("/dev/"+device, diskMount, id)
 	}}
 	told := ""
+	if id, named, err := readDataDisk(cardMount); err == nil && named {
+		if err := renewMark(card, id); err != nil {
+			s.log.Error("the card's mark names the disk before", "error", err)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -86,15 +86,32 @@ func soundDisk(path, mount string, id layout.DataDiskID) error {
 	return writable(mount)
 }
 
+// markMoved marks the card's directory as one whose data is on a disk.
+func markMoved(card string, id layout.DataDiskID) error {
+	mark, want := filepath.Join(card, datadir.MovedFile), datadir.AppendMoved(nil, id)
+	if have, err := readSmall(mark); err == nil && bytes.Equal(have, want) {
+		return nil
+	}
+	if err := writeDurably(mark, want, 0o600, daemonUID); err != nil {
+		return fmt.Errorf("data: marking what was moved: %w", err)
+	}
+	return nil
+}
+
+// renewMark lets a mark that is there name the disk that has the data now: it may
+// have moved from one disk to another.
+func renewMark(card string, id layout.DataDiskID) error {
+	if _, err := os.Lstat(filepath.Join(card, datadir.MovedFile)); err != nil {
+		return nil
+	}
+	return markMoved(card, id)
+}
+
 // tidyCard marks the card's directory as one whose data was moved, and then
 // removes the data there. What a crash leaves is removed the next time.
 func tidyCard(ctx context.Context, card string, id layout.DataDiskID) error {
-	mark := filepath.Join(card, datadir.MovedFile)
-	want := datadir.AppendMoved(nil, id)
-	if have, err := readSmall(mark); err != nil || !bytes.Equal(have, want) {
-		if err := writeDurably(mark, want, 0o600, daemonUID); err != nil {
-			return fmt.Errorf("data: marking what was moved: %w", err)
-		}
+	if err := markMoved(card, id); err != nil {
+		return err
 	}
 	root, err := os.OpenRoot(card)
 	if err != nil {
