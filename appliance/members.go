@@ -2,10 +2,14 @@ package appliance
 
 import (
 	"context"
+	"time"
 
 	"cobox/appliance/datadir"
 	"cobox/appliance/roster"
 )
+
+// peersAgain is when a list that could not be written is written again.
+const peersAgain = time.Minute
 
 // rosterChanged is the roster's hook.
 func (b *box) rosterChanged() {
@@ -21,19 +25,34 @@ func (b *box) keepPeers(ctx context.Context) error {
 	if b.store.ReadOnly() {
 		return nil
 	}
+	keepWritten(ctx, b.newPeers, func() error {
+		err := b.dir.WritePeers(peersOf(b.roster))
+		if err != nil {
+			b.log.Error("the list of who may connect was not written", "error", err, "again in", peersAgain)
+		}
+		return err
+	})
+	return nil
+}
+
+// keepWritten writes now and whenever something has changed, and what could not be
+// written again and again. When ctx ends it writes what is new and not written yet.
+func keepWritten(ctx context.Context, changed <-chan struct{}, write func() error) {
 	for {
-		if err := b.dir.WritePeers(peersOf(b.roster)); err != nil {
-			b.log.Error("the list of who may connect was not written", "error", err)
+		var again <-chan time.Time
+		if write() != nil {
+			again = time.After(peersAgain)
 		}
 		select {
-		case <-b.newPeers:
+		case <-again:
+		case <-changed:
 		case <-ctx.Done():
 			select {
-			case <-b.newPeers:
+			case <-changed:
 				continue
 			default:
 			}
-			return nil
+			return
 		}
 	}
 }
