@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -65,14 +66,34 @@ func slotOfCmdline(line string) (layout.Slot, error) {
 // slotDevice returns the partition of a slot.
 func (d *disk) slotDevice(s layout.Slot) string { return "/dev/" + d.partition(s.Partition()) }
 
+// slotMounted is held while a slot is mounted: there is one place for both, and
+// several may want to look.
+var slotMounted sync.Mutex
+
 // mountSlot shows the files of a slot, which cannot be changed, until done is
-// called.
+// called. It waits for whoever looks at one.
 func (d *disk) mountSlot(s layout.Slot) (files fs.FS, done func() error, err error) {
 	const locked = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY
-	if err := unix.Mount(d.slotDevice(s), slotMount, "vfat", locked, "umask=0077"); err != nil {
+	files, done, err = mountAlone(&slotMounted, slotMount,
+		func() error { return unix.Mount(d.slotDevice(s), slotMount, "vfat", locked, "umask=0077") },
+		func() error { return unix.Unmount(slotMount, 0) })
+	if err != nil {
 		return nil, nil, fmt.Errorf("slot: mounting slot %v: %w", s, err)
 	}
-	return os.DirFS(slotMount), func() error { return unix.Unmount(slotMount, 0) }, nil
+	return files, done, nil
+}
+
+// mountAlone holds the lock from before the mount until done was called.
+func mountAlone(lock *sync.Mutex, on string, mount, unmount func() error) (fs.FS, func() error, error) {
+	lock.Lock()
+	if err := mount(); err != nil {
+		lock.Unlock()
+		return nil, nil, err
+	}
+	return os.DirFS(on), sync.OnceValue(func() error {
+		defer lock.Unlock()
+		return unmount()
+	}), nil
 }
 
 // autoboot finds the sector that chooses a slot.

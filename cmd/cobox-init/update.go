@@ -213,6 +213,7 @@ func (u *updates) status() machine.State {
 func (u *updates) settled() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.lookLocked() // now: while a slot is mounted for long, whoever asks would wait
 	switch {
 	case !u.loaded:
 		return machine.Errorf(machine.CodeBusy, "the box has not found its disk yet")
