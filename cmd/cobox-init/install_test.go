@@ -231,6 +231,10 @@ func TestTry(t *testing.T) {
 				c.put(layout.SlotA, f3, m3, nil)
 				x.put(c)
 				s := c.start(t, layout.SlotA)
+				written := &record{Update: machine.Update{Release: releaseOf(m), Result: machine.ResultWritten}, slot: layout.SlotB}
+				if err := s.updates.keep(written); err != nil {
+					t.Fatal(err)
+				}
 				before := time.Now()
 				err := s.updates.try(t.Context())
 				if x.wrong != "" {
@@ -238,7 +242,7 @@ func TestTry(t *testing.T) {
 						t.Error(err)
 					}
 					time.Sleep(time.Minute)
-					if r, err := readRecord(s.updates.card); r != nil || err != nil || len(s.stop) != 0 {
+					if r, err := readRecord(s.updates.card); err != nil || *r != *written || len(s.stop) != 0 {
 						t.Errorf("record %+v, %v; %d wait to stop", r, err, len(s.stop))
 					}
 					return
@@ -257,6 +261,32 @@ func TestTry(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestTryOnce: what was tried is not tried again, and what nobody has written never.
+func TestTryOnce(t *testing.T) {
+	f, m, sigs := testSystem(t, 5, 1, 1, 2)
+	for _, last := range []*record{
+		nil,
+		{Update: machine.Update{Release: releaseOf(m), Result: machine.ResultFellBack, Reason: "it did not start"}, slot: layout.SlotB},
+		{Update: machine.Update{Release: releaseOf(m), Result: machine.ResultPromoted}, slot: layout.SlotA},
+		{Update: machine.Update{Release: releaseOf(m), Result: machine.ResultWritten}, slot: layout.SlotA},
+	} {
+		c := newFakeCard(t, layout.SlotA)
+		c.put(layout.SlotB, f, m, sigs)
+		s := c.start(t, layout.SlotA)
+		if last != nil {
+			if err := s.updates.keep(last); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.updates.try(t.Context()); code(t, err) != machine.CodeRefused || !strings.Contains(err.Error(), "send the update again") {
+			t.Errorf("after %+v: %v", last, err)
+		}
+		if s.updates.leaving || len(s.stop) != 0 {
+			t.Errorf("after %+v the box restarts", last)
+		}
 	}
 }
 

@@ -16,8 +16,8 @@ import (
 // tryDelay is how long the answer has before the box restarts.
 const tryDelay = time.Second
 
-// try restarts the box once into the other slot, if that holds a released
-// system, every byte of which is right.
+// try restarts the box once into the other slot, if an update was written there
+// since the last try, and it holds a released system, every byte of which is right.
 func (u *updates) try(ctx context.Context) error {
 	if !u.changing.TryLock() {
 		return errChanging
@@ -26,6 +26,10 @@ func (u *updates) try(ctx context.Context) error {
 	target, state, err := u.target()
 	if err != nil {
 		return err
+	}
+	// Or a coboxd that was taken over could have the box restart all the time.
+	if !u.written(target) {
+		return machine.Errorf(machine.CodeRefused, "no update was written since the last one was tried; send the update again")
 	}
 	keys, err := releaseKeys(u.keys)
 	if err != nil {
@@ -47,6 +51,13 @@ func (u *updates) try(ctx context.Context) error {
 	u.log.Info("the box restarts to try the other slot", "slot", target, "version", m.Version)
 	time.AfterFunc(tryDelay, func() { u.stop(tryOther) })
 	return nil
+}
+
+// written says whether the record says that an update waits in a slot to be tried.
+func (u *updates) written(s layout.Slot) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.last != nil && u.last.slot == s && u.last.Result == machine.ResultWritten
 }
 
 // verify reads a slot and says whether the box may start from it.
