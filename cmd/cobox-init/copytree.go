@@ -59,10 +59,11 @@ func sizeOf(all []entry) (total uint64) {
 }
 
 // copyChunk is what is read and written at a time; copyHole is what is left out
-// if it is zero.
+// if it is zero; copyBlock is what a file or directory may take beside its bytes.
 const (
 	copyChunk = 1 << 20
 	copyHole  = 64 << 10
+	copyBlock = 4 << 10
 )
 
 // copyTree copies a tree into an empty one, with owners, modes and times, and
@@ -73,6 +74,14 @@ func copyTree(ctx context.Context, from, to tree, tell func(done, total uint64))
 		return err
 	}
 	total, done := sizeOf(all), uint64(0)
+	// Holes count too: somebody may have made one that takes years to read.
+	room, err := to.room()
+	if err != nil {
+		return err
+	}
+	if need := total + uint64(len(all))*copyBlock; need > room {
+		return fmt.Errorf("the data needs %d MiB, and the disk has room for %d", need>>20, room>>20)
+	}
 	tell(0, total)
 	buf := make([]byte, copyChunk)
 	for _, e := range all {
@@ -139,6 +148,20 @@ func copyFile(ctx context.Context, from, to tree, e entry, buf []byte, tell func
 		tell(len(chunk))
 	}
 	return out.Sync()
+}
+
+// room returns how many bytes the tree's file system has left.
+func (t tree) room() (uint64, error) {
+	dir, err := t.root.OpenFile(".", os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("asking for the room on the disk: %w", err)
+	}
+	return st.Bavail * uint64(st.Bsize), nil
 }
 
 // sync waits until all of the tree's file system is on its disk, and tells of

@@ -181,6 +181,30 @@ func TestCopyTreeFollowsNothing(t *testing.T) {
 	}
 }
 
+// TestCopyTreeTooLarge writes nothing where not all has room, and reads no hole
+// without an end.
+func TestCopyTreeTooLarge(t *testing.T) {
+	src, dst := boxDir(t), t.TempDir()
+	f, err := os.Create(filepath.Join(src, "db/hole"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dst, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(int64(st.Bavail)*st.Bsize + 1); err != nil {
+		t.Skip("no file can be that large here")
+	}
+	if err := copyTree(t.Context(), openTree(t, src), openTree(t, dst), untold); err == nil || !strings.Contains(err.Error(), "has room for") {
+		t.Errorf("it was copied: %v", err)
+	}
+	if entries, err := os.ReadDir(dst); err != nil || len(entries) != 0 {
+		t.Errorf("something was written: %v %v", entries, err)
+	}
+}
+
 func TestCopyTreeEndsWithContext(t *testing.T) {
 	from, to := openTree(t, boxDir(t)), openTree(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
