@@ -107,9 +107,14 @@ func (s *system) openData(ctx context.Context, timeout time.Duration) error {
 // openCard finds the disk that the box starts from, and grows and mounts its
 // data partition.
 func (s *system) openCard(ctx context.Context, timeout time.Duration) (*disk, error) {
-	d, err := waitForDisk(ctx, timeout)
+	kind := startedKind()
+	all, err := waitForDisk(ctx, timeout, kind)
 	if err != nil {
 		return nil, err
+	}
+	d, certain := pickDisk(all, kind)
+	if !certain {
+		s.log.Warn("which CoBox disk the box started from is not certain; unplug all others", "takes", d.name, "of", namesOf(all), "the firmware tells", kind)
 	}
 	if err := os.MkdirAll(bootMount, 0o700); err != nil {
 		s.log.Error("no place to mount the boot partition", "error", err)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -39,29 +40,97 @@ func (d *disk) partition(n int) string {
 // errNoDisk says that none of the disks is a box's.
 var errNoDisk = errors.New("disk: there is no disk with a CoBox partition table")
 
-// waitForDisk looks for the box's disk until it appears, for at most timeout.
+// bootMode is where the Raspberry Pi's firmware tells what kind of disk it started
+// from.
+const bootMode = "/proc/device-tree/chosen/bootloader/boot-mode"
+
+// kindOfMode reads what the firmware tells, 4 bytes big-endian. It is the number
+// that the firmware's BOOT_ORDER has for that kind; "" is one that tells no disk.
+func kindOfMode(b []byte) string {
+	if len(b) != 4 {
+		return ""
+	}
+	switch binary.BigEndian.Uint32(b) {
+	case 1:
+		return "mmcblk"
+	case 4, 5: // at either controller
+		return "sd"
+	case 6:
+		return "nvme"
+	}
+	return ""
+}
+
+// startedKind returns the kind of the disk that the firmware started from; "" if
+// that is unknown.
+func startedKind() string {
+	b, err := os.ReadFile(bootMode)
+	if err != nil {
+		return ""
+	}
+	return kindOfMode(b)
+}
+
+// pickDisk returns the first disk of a kind. If there is none, or the kind is
+// unknown, it is the first of all, and not certain unless it is the only one that
+// can be meant.
+func pickDisk(all []*disk, kind string) (d *disk, certain bool) {
+	var same []*disk
+	for _, d := range all {
+		if kind != "" && strings.HasPrefix(d.name, kind) {
+			same = append(same, d)
+		}
+	}
+	if len(same) > 0 {
+		return same[0], len(same) == 1
+	}
+	return all[0], len(all) == 1 && kind == ""
+}
+
+// namesOf names disks for people.
+func namesOf(all []*disk) string {
+	var names []string
+	for _, d := range all {
+		names = append(names, d.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// waitForDisk looks for disks of a box until that appears which the firmware
+// started from, or any if that is unknown, for at most timeout; then any is taken.
 // Drivers find their disks while the system is running already.
-func waitForDisk(ctx context.Context, timeout time.Duration) (*disk, error) {
+func waitForDisk(ctx context.Context, timeout time.Duration, kind string) ([]*disk, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		d, err := findDisk("/sys/block", "/dev")
+		all, err := findDisks("/sys/block", "/dev")
 		if err == nil {
-			return d, nil
+			if d, _ := pickDisk(all, kind); strings.HasPrefix(d.name, kind) {
+				return all, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return all, err
 		case <-tick.C:
 		}
 	}
 }
 
-// findDisk looks once. A disk that cannot be read is not ours as far as can be
-// told, and is named in the error.
+// findDisk looks once, and returns the first disk of a box.
 func findDisk(sys, dev string) (*disk, error) {
+	all, err := findDisks(sys, dev)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// findDisks looks once for all of them: one at least, or it fails. A disk that
+// cannot be read is not ours as far as can be told, and is named in the error.
+func findDisks(sys, dev string) ([]*disk, error) {
 	entries, err := os.ReadDir(sys)
 	if err != nil {
 		return nil, fmt.Errorf("disk: %w", err)
@@ -70,6 +139,7 @@ func findDisk(sys, dev string) (*disk, error) {
 	for i, e := range entries {
 		names[i] = e.Name()
 	}
+	var all []*disk
 	var seen []string
 	for _, name := range sortDisks(names) {
 		table, err := readTable(filepath.Join(dev, name))
@@ -82,7 +152,10 @@ func findDisk(sys, dev string) (*disk, error) {
 			seen = append(seen, fmt.Sprintf("%s: %v", name, err))
 			continue
 		}
-		return &disk{name, size, table}, nil
+		all = append(all, &disk{name, size, table})
+	}
+	if len(all) > 0 {
+		return all, nil
 	}
 	if len(seen) == 0 {
 		return nil, errNoDisk

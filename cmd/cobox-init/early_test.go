@@ -94,6 +94,49 @@ func TestFindDisk(t *testing.T) {
 	}
 }
 
+// TestPickDisk: of several CoBox disks the one counts that the firmware started from.
+func TestPickDisk(t *testing.T) {
+	for mode, kind := range map[string]string{
+		"\x00\x00\x00\x01": "mmcblk", "\x00\x00\x00\x04": "sd", "\x00\x00\x00\x05": "sd", "\x00\x00\x00\x06": "nvme",
+		"\x00\x00\x00\x02": "", "\x01\x00\x00\x00": "", "\x01": "", "": "",
+	} {
+		if got := kindOfMode([]byte(mode)); got != kind {
+			t.Errorf("%q: %q", mode, got)
+		}
+	}
+	for _, c := range []struct {
+		all, kind, want string
+		certain         bool
+	}{
+		{"mmcblk0", "", "mmcblk0", true},
+		{"mmcblk0 sda", "", "mmcblk0", false},
+		{"mmcblk0 sda", "sd", "sda", true},
+		{"mmcblk0 sda", "mmcblk", "mmcblk0", true},
+		{"mmcblk0 nvme0n1 sda sdb", "sd", "sda", false},
+		{"mmcblk0 nvme0n1 sda", "nvme", "nvme0n1", true},
+		{"mmcblk0", "sd", "mmcblk0", false},
+		{"sda", "sd", "sda", true},
+	} {
+		var all []*disk
+		for _, name := range strings.Fields(c.all) {
+			all = append(all, &disk{name: name})
+		}
+		if d, certain := pickDisk(all, c.kind); d.name != c.want || certain != c.certain {
+			t.Errorf("%+v: %s, %v", c, d.name, certain)
+		}
+	}
+	sys, dev := t.TempDir(), t.TempDir()
+	ours, err := layout.NewTable(1 << 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fakeDisk(t, sys, dev, "sda", 1<<21, ours.AppendMBR(nil))
+	fakeDisk(t, sys, dev, "mmcblk1", 1<<21, ours.AppendMBR(nil))
+	if all, err := findDisks(sys, dev); err != nil || namesOf(all) != "mmcblk1, sda" {
+		t.Errorf("%v, %v", all, err)
+	}
+}
+
 func TestDiskNames(t *testing.T) {
 	got := sortDisks([]string{"sdb", "ram0", "sda", "nvme0n1", "mmcblk0boot1", "vda", "mmcblk1", "mmcblk0", "mmcblk0rpmb", "loop3"})
 	if want := []string{"mmcblk0", "mmcblk1", "vda", "nvme0n1", "sda", "sdb"}; !slices.Equal(got, want) {
