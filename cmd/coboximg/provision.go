@@ -30,7 +30,8 @@ func (p *program) provisionCommand() *cobra.Command {
 		Short: "Make copies of an image that have a label",
 		Long: `provision makes copies of an image, each with an identity and a pairing secret
 of its own, and a label to stick on its box (PDF and PNG, 105 x 74 mm). The files
-lie beside IMAGE and bear the name of the box.
+lie beside IMAGE and bear the name of the box. IMAGE may be compressed (.img.zst),
+as it was downloaded; the copies are not.
 
 Both files of a copy are secrets until its box is claimed: whoever has one can
 claim the box, and the image stays one, for it holds the box's keys. They are
@@ -126,7 +127,7 @@ func makeCopy(image string, at time.Time) (made *copied, err error) {
 	if err != nil {
 		return nil, err
 	}
-	base := strings.TrimSuffix(image, ".img") + "-" + pairing.HostName(key)
+	base := strings.TrimSuffix(strings.TrimSuffix(image, ".zst"), ".img") + "-" + pairing.HostName(key)
 	made = &copied{Name: pairing.HostName(key), Key: key.String(), Image: base + ".img", PDF: base + "-label.pdf", PNG: base + "-label.png"}
 	if _, err := os.Lstat(made.Image); err == nil {
 		// The name is short, so another copy may have it. Two boxes of one name

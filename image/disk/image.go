@@ -85,41 +85,41 @@ func writeSparse(w io.WriterAt, off int64, b []byte) error {
 	return nil
 }
 
-// Copy makes the file to with the bytes of the image from, with holes where they
-// are zero, and syncs it.
+// Copy makes the file to with the bytes of the image from, which may be packed,
+// with holes where they are zero, and syncs it.
 func Copy(to string, perm os.FileMode, from string) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("disk: copying the image: %w", err)
 		}
 	}()
-	in, err := os.Open(from)
+	in, err := OpenSource(from)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
 	// A file that is there already may be readable for others.
 	out, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if err := out.Truncate(info.Size()); err != nil {
+	if err := out.Truncate(in.Size); err != nil {
 		return err
 	}
 	b := make([]byte, 4<<20)
-	for off := int64(0); off < info.Size(); off += int64(len(b)) {
-		n := min(int64(len(b)), info.Size()-off)
+	for off := int64(0); off < in.Size; off += int64(len(b)) {
+		n := min(int64(len(b)), in.Size-off)
 		if _, err := io.ReadFull(in, b[:n]); err != nil {
 			return err
 		}
 		if err := writeSparse(out, off, b[:n]); err != nil {
 			return err
 		}
+	}
+	// Only the end says that the image was whole.
+	if _, err := in.Read(b); !errors.Is(err, io.EOF) {
+		return err
 	}
 	return out.Sync()
 }
@@ -134,20 +134,27 @@ func Table(r io.ReaderAt) (*layout.Table, error) {
 	return layout.ParseMBR(sector)
 }
 
-// Partition returns the files of one of an image's FAT32 partitions, 1 to 3.
+// Partition returns the files of one of an image's FAT32 partitions, 1 to 3. The
+// image may be packed.
 func Partition(name string, n int) ([]fat32.File, error) {
-	f, err := os.Open(name)
+	s, err := OpenSource(name)
 	if err != nil {
-		return nil, fmt.Errorf("disk: reading an image: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	table, err := Table(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	p, ok := table.Partition(n)
+	defer s.Close()
+	p, ok := s.table.Partition(n)
 	if !ok || n == 4 {
 		return nil, fmt.Errorf("disk: partition %d is no FAT32", n)
 	}
-	return fat32.Read(f, int64(p.Start), int64(p.Size))
+	if !s.Packed {
+		return fat32.Read(s.file, int64(p.Start), int64(p.Size))
+	}
+	if _, err := io.CopyN(io.Discard, s, int64(p.Start)); err != nil {
+		return nil, err
+	}
+	b := make([]byte, p.Size)
+	if _, err := io.ReadFull(s, b); err != nil {
+		return nil, err
+	}
+	return fat32.Read(bytes.NewReader(b), 0, int64(p.Size))
 }
