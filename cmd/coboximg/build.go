@@ -47,7 +47,7 @@ in docs/RELEASING.md.
 	flags.StringVar(&c.URL, "url", "", "address of the directory where the image will be published, for Raspberry Pi Imager")
 	flags.Uint32Var(&c.Number, "number", 1, "number of the release, higher than all before")
 	flags.Uint32Var(&c.Floor, "floor", 0, "lowest number that may be installed after this one (default: --number)")
-	flags.StringVar(&o.releaseKeys, "release-keys", "", "public keys whose holders may release updates for it (default: the project's)")
+	flags.StringVar(&o.releaseKeys, "release-keys", "", "public keys whose holders may release updates for it (default: image/bundle/release.pub of the source)")
 	flags.StringArrayVar(&o.signatures, "signature", nil, "signature of the manifest that the same build made before; may be repeated")
 	flags.IntVar(&o.copies, "provision", 0, "also make so many copies with an identity and a label of their own")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -58,6 +58,14 @@ in docs/RELEASING.md.
 			return &usageError{errors.New("--number must be at least 1; it counts releases")}
 		case c.Floor > c.Number:
 			return &usageError{fmt.Errorf("--floor %d is above --number %d", c.Floor, c.Number)}
+		}
+		err := image.CheckName(c.Name)
+		if err == nil && cmd.Flags().Changed("version") {
+			err = image.CheckVersion(c.Version)
+		}
+		var wrong *image.ConfigError
+		if errors.As(err, &wrong) {
+			return &usageError{fmt.Errorf("--%s %s", strings.ToLower(wrong.Field), wrong.Reason)}
 		}
 		return p.build(cmd.Context(), c, &o)
 	}
@@ -74,29 +82,30 @@ type buildOptions struct {
 // read reads the files that the flags name.
 func (o *buildOptions) read(c *image.Config) (err error) {
 	if o.releaseKeys != "" {
-		if c.ReleaseKeys, err = os.ReadFile(o.releaseKeys); err != nil {
-			return fmt.Errorf("reading the release keys: %w", err)
+		var keys []bundle.PublicKey
+		if c.ReleaseKeys, keys, err = readPublicKeys(o.releaseKeys); err != nil {
+			return err
 		}
-		if len(c.ReleaseKeys) == 0 {
-			return fmt.Errorf("reading the release keys: %s is empty", o.releaseKeys)
+		if _, err := bundle.NewKeys(bundle.ReleaseThreshold, keys...); err != nil {
+			return fmt.Errorf("%s: %w", o.releaseKeys, err)
 		}
 	}
-	for _, name := range o.signatures {
-		sig, err := os.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("reading a signature: %w", err)
-		}
-		if _, err := bundle.ParseSignatures(sig); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		c.Signatures = append(c.Signatures, sig...)
-	}
-	return nil
+	_, c.Signatures, err = readSignatures(o.signatures)
+	return err
 }
 
 func (p *program) build(ctx context.Context, c image.Config, o *buildOptions) error {
 	err := o.read(&c)
 	if err != nil {
+		return err
+	}
+	if _, err := image.FindSource(c.Source); errors.Is(err, image.ErrNotSource) {
+		what := c.Source
+		if what == "." {
+			what = "this directory"
+		}
+		return fmt.Errorf("%s is not CoBox's source: change into it or give --source", what)
+	} else if err != nil {
 		return err
 	}
 	if c.Version == "" {

@@ -31,6 +31,14 @@ type bundleOptions struct {
 	public        []string
 	out           string
 	verify        string
+
+	system *disk.Slot // of the image, if there is one
+}
+
+// askedKeys are the public keys that a box will ask for.
+type askedKeys struct {
+	*bundle.Keys
+	whose string // where they are from
 }
 
 func (p *program) bundleCommand() *cobra.Command {
@@ -53,15 +61,22 @@ With --image version, number and floor are those of the image unless they are
 given. All of it is in docs/RELEASING.md.
 
 --verify says what is in an update, after it has checked all of it.
+
+The signatures are compared with the public keys of --pub. Without it they are
+those that the image of --image asks for; without that, those that were built into
+this coboximg. Boxes ask for the keys of the image that they run.
 ` + exitHelp,
 		Example: `  coboximg bundle --image out/cobox.img --signature anna.minisig --signature ben.minisig --out cobox-1.4.0.cobox
   coboximg bundle --slot out/slot --version 1.4.0 --number 17 --key release-1.key --key release-3.key --out cobox-1.4.0.cobox
-  coboximg bundle --verify cobox-1.4.0.cobox`,
+  coboximg bundle --verify cobox-1.4.0.cobox --image out/cobox.img`,
 		Args: console.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ownFloor = cmd.Flags().Changed("floor")
 			if err := o.validate(); err != nil {
 				return &usageError{err}
+			}
+			if err := o.readImage(); err != nil {
+				return err
 			}
 			keys, err := o.publicKeys()
 			if err != nil {
@@ -75,28 +90,30 @@ given. All of it is in docs/RELEASING.md.
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.slot, "slot", "", "directory with the files of a slot")
-	f.StringVar(&o.image, "image", "", "image whose slot A is taken")
+	f.StringVar(&o.image, "image", "", "image whose slot A and release keys are taken")
 	f.StringVar(&o.version, "version", "", "version, for people")
 	f.Uint32Var(&o.number, "number", 0, "number of the release, higher than all before")
 	f.Uint32Var(&o.floor, "floor", 0, "lowest number that may be installed after this one (default: --number)")
 	f.StringArrayVar(&o.keys, "key", nil, "private key that signs; may be repeated")
 	f.StringArrayVar(&o.signatures, "signature", nil, "signature of the manifest made elsewhere; may be repeated")
 	f.StringVar(&o.passwordFile, "password-file", "", "the first line decrypts private keys")
-	f.StringArrayVar(&o.public, "pub", nil, "public keys instead of the project's release keys; may be repeated")
+	f.StringArrayVar(&o.public, "pub", nil, "public keys that must have signed; may be repeated")
 	f.StringVar(&o.out, "out", "", "file to write")
 	f.StringVar(&o.verify, "verify", "", "update to check")
 	return cmd
 }
 
 func (o *bundleOptions) validate() error {
-	making := o.slot != "" || o.image != "" || o.version != "" || o.number != 0 || o.ownFloor || len(o.keys) > 0 || len(o.signatures) > 0 || o.out != ""
+	making := o.slot != "" || o.version != "" || o.number != 0 || o.ownFloor || len(o.keys) > 0 || len(o.signatures) > 0 || o.out != ""
 	switch {
 	case o.verify != "" && making:
-		return errors.New("--verify goes with --pub and no other flag")
+		return errors.New("--verify goes with --pub or --image and no other flag")
 	case o.verify != "":
 		return nil
 	case (o.slot == "") == (o.image == ""):
 		return errors.New("one of --slot and --image has to be given")
+	case o.version != "" && bundle.CheckVersion(o.version) != nil:
+		return fmt.Errorf("--version %w", bundle.CheckVersion(o.version))
 	case o.slot != "" && o.version == "":
 		return errors.New("--version is missing")
 	case o.slot != "" && o.number == 0:
@@ -109,30 +126,51 @@ func (o *bundleOptions) validate() error {
 	return nil
 }
 
-// publicKeys returns the keys that a box will ask for.
-func (o *bundleOptions) publicKeys() (*bundle.Keys, error) {
-	if len(o.public) == 0 {
-		return bundle.ReleaseKeys(), nil
+// readImage reads the system of the image, if there is one.
+func (o *bundleOptions) readImage() (err error) {
+	if o.image != "" {
+		o.system, err = disk.ReadSlot(o.image, layout.SlotA)
 	}
-	var keys []bundle.PublicKey
-	for _, name := range o.public {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("read public keys: %w", err)
-		}
-		these, err := bundle.ParsePublicKeys(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		keys = append(keys, these...)
-	}
-	return bundle.NewKeys(bundle.ReleaseThreshold, keys...)
+	return err
 }
 
-// makeBundle writes the manifest, the signatures and, if they suffice, the
-// bundle, which appears under its name only when it is complete and was read
-// back.
-func (p *program) makeBundle(o *bundleOptions, keys *bundle.Keys) error {
+// publicKeys returns the keys that a box will ask for.
+func (o *bundleOptions) publicKeys() (*askedKeys, error) {
+	var keys []bundle.PublicKey
+	var whose string
+	switch {
+	case len(o.public) > 0:
+		whose = "the keys of --pub"
+		for _, name := range o.public {
+			_, these, err := readPublicKeys(name)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, these...)
+		}
+	case o.system != nil:
+		whose = "the release keys of " + o.image
+		text, err := o.system.ReleaseKeys()
+		if err == nil {
+			keys, err = bundle.ParsePublicKeys(text)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w; name public keys with --pub", o.image, err)
+		}
+	default:
+		return &askedKeys{bundle.ReleaseKeys(), "the release keys built into this coboximg; --image or --pub names others"}, nil
+	}
+	set, err := bundle.NewKeys(bundle.ReleaseThreshold, keys...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", whose, err)
+	}
+	return &askedKeys{set, whose}, nil
+}
+
+// makeBundle writes the bundle, which appears under its name only when it is
+// complete and was read back, and then the manifest and the signatures. If there are
+// too few of these, it leaves the manifest to be signed, and nothing else.
+func (p *program) makeBundle(o *bundleOptions, keys *askedKeys) (err error) {
 	m, files, sigs, err := o.content()
 	if err != nil {
 		return err
@@ -141,26 +179,39 @@ func (p *program) makeBundle(o *bundleOptions, keys *bundle.Keys) error {
 	if err != nil {
 		return err
 	}
-	manifest := strings.TrimSuffix(o.out, ".cobox") + ".manifest.txt"
-	if err := os.WriteFile(manifest, text, 0o644); err != nil {
-		return fmt.Errorf("write the manifest: %w", err)
-	}
-
 	if len(o.keys)+len(o.signatures) > 0 {
 		if sigs, err = o.sign(m, text); err != nil {
 			return err
 		}
 	}
+	manifest := strings.TrimSuffix(o.out, ".cobox") + ".manifest.txt"
+	if _, err := keys.Verify(text, sigs); err != nil {
+		if err := os.WriteFile(manifest, text, 0o644); err != nil {
+			return fmt.Errorf("write the manifest: %w", err)
+		}
+		return fmt.Errorf("%w (%s). Let the holders of the release keys sign %s with \"minisign -S\" and give their signatures with --signature, or name other public keys with --pub", err, keys.whose, manifest)
+	}
+	if err := writeBundle(o.out, m, sigs, files, keys.Keys); err != nil {
+		return err
+	}
+	begun := []string{o.out}
+	defer func() {
+		if err != nil {
+			for _, name := range begun {
+				os.Remove(name)
+			}
+		}
+	}()
+	begun = append(begun, manifest)
+	if err := os.WriteFile(manifest, text, 0o644); err != nil {
+		return fmt.Errorf("write the manifest: %w", err)
+	}
 	for i := range sigs {
-		if err := os.WriteFile(fmt.Sprintf("%s.%d.minisig", manifest, i+1), sigs[i].Append(nil), 0o644); err != nil {
+		name := fmt.Sprintf("%s.%d.minisig", manifest, i+1)
+		begun = append(begun, name)
+		if err := os.WriteFile(name, sigs[i].Append(nil), 0o644); err != nil {
 			return fmt.Errorf("write a signature: %w", err)
 		}
-	}
-	if _, err := keys.Verify(text, sigs); err != nil {
-		return fmt.Errorf("%w. Let the holders of the release keys sign %s with \"minisign -S\" and give their signatures with --signature, or name other public keys with --pub", err, manifest)
-	}
-	if err := writeBundle(o.out, m, sigs, files, keys); err != nil {
-		return err
 	}
 	return p.verifyBundle(o.out, keys)
 }
@@ -179,11 +230,7 @@ func (o *bundleOptions) content() (*bundle.Manifest, bundle.Contents, []bundle.S
 		}
 		return m, files, nil, nil
 	}
-	slot, err := disk.ReadSlot(o.image, layout.SlotA)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	m := *slot.Manifest
+	m, sigs := *o.system.Manifest, o.system.Signatures
 	if o.version != "" {
 		m.Version = o.version
 	}
@@ -193,24 +240,17 @@ func (o *bundleOptions) content() (*bundle.Manifest, bundle.Contents, []bundle.S
 	if o.ownFloor {
 		m.Floor = o.floor
 	}
-	if m.Version != slot.Manifest.Version || m.Number != slot.Manifest.Number || m.Floor != slot.Manifest.Floor {
-		slot.Signatures = nil
+	if of := o.system.Manifest; m.Version != of.Version || m.Number != of.Number || m.Floor != of.Floor {
+		sigs = nil
 	}
-	return &m, slot.Files, slot.Signatures, nil
+	return &m, o.system.Files, sigs, nil
 }
 
 // sign returns the signatures that are given, and those of the keys.
 func (o *bundleOptions) sign(m *bundle.Manifest, text []byte) ([]bundle.Signature, error) {
-	var all []byte
-	for _, name := range o.signatures {
-		sig, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("read a signature: %w", err)
-		}
-		if _, err := bundle.ParseSignatures(sig); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		all = append(all, sig...)
+	_, all, err := readSignatures(o.signatures)
+	if err != nil {
+		return nil, err
 	}
 	password := func() (string, error) {
 		if o.passwordFile == "" {
@@ -233,7 +273,11 @@ func (o *bundleOptions) sign(m *bundle.Manifest, text []byte) ([]bundle.Signatur
 			fmt.Sprintf("CoBox %s number %d board %s", m.Version, m.Number, m.Board),
 			fmt.Sprintf("signature of CoBox release key %016X", key.ID()))...)
 	}
-	return bundle.ParseSignatures(all)
+	sigs, err := bundle.ParseSignatures(all)
+	if err != nil {
+		return nil, err
+	}
+	return sigs, oneOfEach(sigs)
 }
 
 func writeBundle(out string, m *bundle.Manifest, sigs []bundle.Signature, files bundle.Contents, keys *bundle.Keys) (err error) {
@@ -274,13 +318,18 @@ type bundleSummary struct {
 	Files   int      `json:"files"`
 	Content int64    `json:"content"`
 	Signers []string `json:"signers"`
+	Keys    string   `json:"keys"` // which were asked for, in words
 }
 
-func (p *program) verifyBundle(name string, keys *bundle.Keys) error {
-	s, err := readBundle(name, keys)
+func (p *program) verifyBundle(name string, keys *askedKeys) error {
+	s, err := readBundle(name, keys.Keys)
+	if errors.Is(err, bundle.ErrSignature) {
+		return fmt.Errorf("%w (%s)", err, keys.whose)
+	}
 	if err != nil {
 		return err
 	}
+	s.Keys = keys.whose
 	if p.JSON {
 		p.Emit("summary", s)
 		return nil
@@ -288,7 +337,7 @@ func (p *program) verifyBundle(name string, keys *bundle.Keys) error {
 	fmt.Fprintf(p.Stdout, "%s: %d bytes, complete and undamaged\n", s.File, s.Bytes)
 	fmt.Fprintf(p.Stdout, "version %s, number %d, floor %d, for %s\n", s.Version, s.Number, s.Floor, s.Board)
 	fmt.Fprintf(p.Stdout, "%d files with %d bytes\n", s.Files, s.Content)
-	fmt.Fprintf(p.Stdout, "signed by %s\n", strings.Join(s.Signers, ", "))
+	fmt.Fprintf(p.Stdout, "signed by %s (%s)\n", strings.Join(s.Signers, ", "), s.Keys)
 	return nil
 }
 

@@ -114,8 +114,9 @@ func TestBundle(t *testing.T) {
 
 	b.write("damaged.cobox", append(first[:len(first)-1:len(first)-1], first[len(first)-1]^1))
 	b.fails(exitFailed, "damaged", "bundle", "--verify", b.path("damaged.cobox"), "--pub", b.path("keys/release.pub"))
-	b.fails(exitFailed, "not signed by enough release keys", "bundle", "--verify", b.path("out.cobox"))
+	b.fails(exitFailed, "(the release keys built into this coboximg; --image or --pub names others)", "bundle", "--verify", b.path("out.cobox"))
 	b.fails(exitFailed, "not an update", "bundle", "--verify", b.path("slot/kernel8.img"))
+	b.fails(exitFailed, "not an update", "bundle", "--verify", b.path("slot/empty"))
 	b.fails(exitFailed, "open the update", "bundle", "--verify", b.path("none.cobox"))
 }
 
@@ -127,7 +128,10 @@ func TestBundleRefuses(t *testing.T) {
 	b.fails(exitUsage, "no other flag", b.bundle("--verify", "x")...)
 	b.fails(exitUsage, "--number", "bundle", "--slot", b.path("slot"), "--version", "1")
 	b.fails(exitFailed, "1 of 3 have signed", b.bundle(one...)...)
-	b.fails(exitFailed, "name the key", b.bundle(append(one, one...)...)...)
+	b.fails(exitFailed, "two signatures are of the same key", b.bundle(append(one, one...)...)...)
+	b.fails(exitUsage, "--version \"a b\" is no version", b.bundle("--version", "a b")...)
+	b.fails(exitFailed, "empty is empty; a signature", b.bundle("--signature", b.path("slot/empty"))...)
+	b.fails(exitFailed, "empty is empty; public keys", b.bundle("--pub", b.path("slot/empty"))...)
 	b.fails(exitFailed, "not a private key", b.bundle("--key", b.path("keys/release-1.pub"))...)
 	if err := os.Symlink("kernel8.img", b.path("slot/link")); err == nil {
 		b.fails(exitFailed, "neither a regular file", b.bundle(two...)...)
@@ -136,8 +140,9 @@ func TestBundleRefuses(t *testing.T) {
 	b.write("slot/with space", nil)
 	b.fails(exitFailed, "no path for a slot", b.bundle(two...)...)
 
-	left, err := filepath.Glob(b.path("out.cobox*"))
-	if err != nil || len(left) > 0 {
+	// The manifest is left for those who have not signed yet.
+	left, err := filepath.Glob(b.path("out.*"))
+	if err != nil || len(left) != 1 || left[0] != b.path("out.manifest.txt") {
 		t.Errorf("left behind: %v", left)
 	}
 }
@@ -190,7 +195,7 @@ func TestBundleOfImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := bundle.Inspect(bytes.NewReader(want), keys)
+		r, err := bundle.Inspect(bytes.NewReader(want), keys.Keys)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,6 +215,9 @@ func TestBundleOfImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
+		if err := f.Truncate(layout.ImageSize); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := f.WriteAt(system, int64(p.Start)); err != nil {
 			t.Fatal(err)
 		}
@@ -231,6 +239,7 @@ func TestBundleOfImage(t *testing.T) {
 	}
 	b.fails(exitFailed, "the floor 18 is above the number 17", ofImage("--floor", "18")...)
 	b.fails(exitFailed, "0 of 3 have signed", ofImage()...)
+	b.fails(exitFailed, "name public keys with --pub", "bundle", "--image", b.path("disk.img"), "--out", b.path("x.cobox"))
 
 	// An image that is signed needs no keys, as long as its manifest is the one.
 	system := makeImage(slot.NewFiles(r.Manifest(), r.Signatures(), read))
@@ -250,8 +259,8 @@ func TestBundleOfImage(t *testing.T) {
 	img[at+100] ^= 1
 	b.write("disk.img", img)
 	b.fails(exitFailed, "kernel8.img is not the file of the manifest", ofImage(two...)...)
-	b.write("disk.img", append(table.AppendMBR(nil), make([]byte, layout.ImageSize/2)...))
+	b.write("disk.img", append(table.AppendMBR(nil), make([]byte, layout.ImageSize-layout.SectorSize)...))
 	b.fails(exitFailed, "not a FAT32", ofImage(two...)...)
-	b.fails(exitFailed, "not a CoBox disk", append([]string{"bundle", "--image", b.path("slot/kernel8.img"), "--version", "1",
+	b.fails(exitFailed, "not an image of CoBox", append([]string{"bundle", "--image", b.path("slot/kernel8.img"), "--version", "1",
 		"--number", "1", "--out", b.path("x.cobox")}, two...)...)
 }

@@ -16,8 +16,15 @@ type Keys struct {
 
 // NewKeys makes a set of keys, all of which differ.
 func NewKeys(threshold int, keys ...PublicKey) (*Keys, error) {
-	if threshold < 1 || threshold > len(keys) {
-		return nil, fmt.Errorf("bundle: %d of %d keys cannot be asked for", threshold, len(keys))
+	if threshold < 1 {
+		return nil, fmt.Errorf("bundle: %d keys cannot be asked for", threshold)
+	}
+	if threshold > len(keys) {
+		what := "keys"
+		if len(keys) == 1 {
+			what = "key"
+		}
+		return nil, fmt.Errorf("bundle: %d public %s, but at least %d are needed: so many have to sign", len(keys), what, threshold)
 	}
 	for i, k := range keys {
 		for _, other := range keys[:i] {
@@ -77,7 +84,7 @@ func (k *Keys) Verify(manifest []byte, sigs []Signature) ([]KeyID, error) {
 	for i := range sigs {
 		s := &sigs[i]
 		if seen[s.KeyID] {
-			return nil, fmt.Errorf("%w: two signatures name the key %s", ErrSignature, s.KeyID)
+			return nil, fmt.Errorf("%w: two signatures are of the same key %s", ErrSignature, s.KeyID)
 		}
 		seen[s.KeyID] = true
 		for j := range k.keys {

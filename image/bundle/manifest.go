@@ -108,8 +108,8 @@ var errTooMany = fmt.Errorf("more than %d files", MaxFiles)
 
 func (m *Manifest) validate() error {
 	switch {
-	case !isText(m.Version, maxVersion, func(c byte) bool { return c > ' ' && c < 0x7f }):
-		return fmt.Errorf("%.80q is no version: 1 to %d printable ASCII characters without spaces", m.Version, maxVersion)
+	case CheckVersion(m.Version) != nil:
+		return CheckVersion(m.Version)
 	case !isText(m.Board, maxBoard, func(c byte) bool { return c == '-' || isDigit(c) || isLower(c) }):
 		return fmt.Errorf("%.80q is no name of a board", m.Board)
 	case m.Number == 0:
@@ -185,6 +185,14 @@ func validatePath(path string) error {
 	// They describe the slot and cannot describe themselves.
 	if strings.EqualFold(path, layout.ManifestFile) || strings.EqualFold(path, layout.SignaturesFile) {
 		return fmt.Errorf("%q is not a file of the manifest", path)
+	}
+	return nil
+}
+
+// CheckVersion says why a text cannot be the version of a manifest.
+func CheckVersion(version string) error {
+	if !isText(version, maxVersion, func(c byte) bool { return c > ' ' && c < 0x7f }) {
+		return fmt.Errorf("%.80q is no version: 1 to %d printable ASCII characters without spaces", version, maxVersion)
 	}
 	return nil
 }

@@ -1,7 +1,14 @@
 package disk
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/u-root/u-root/pkg/cpio"
 
 	"cobox/image/bundle"
 	"cobox/image/layout"
@@ -59,4 +66,40 @@ func slotOf(all bundle.Contents) (*Slot, error) {
 		}
 	}
 	return s, nil
+}
+
+// ReleaseKeys returns the text of the public keys whose holders may release what
+// the system takes as an update. It is where the system has it itself.
+func (s *Slot) ReleaseKeys() ([]byte, error) {
+	text, err := releaseKeys(s.Files[layout.InitrdFile])
+	if err != nil {
+		return nil, fmt.Errorf("disk: reading the release keys of the system: %w", err)
+	}
+	return text, nil
+}
+
+// releaseKeys reads an initramfs as far as the file of the keys.
+func releaseKeys(initrd []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(initrd))
+	if err != nil {
+		return nil, err
+	}
+	const most = 512 << 20
+	archive, err := io.ReadAll(io.LimitReader(z, most))
+	if err != nil {
+		return nil, err
+	}
+	r := cpio.Newc.Reader(bytes.NewReader(archive))
+	for {
+		record, err := r.ReadRecord()
+		if err == io.EOF {
+			return nil, errors.New("there are none")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if record.Name == strings.TrimPrefix(bundle.KeysFile, "/") {
+			return io.ReadAll(io.NewSectionReader(record.ReaderAt, 0, int64(record.FileSize)))
+		}
+	}
 }
