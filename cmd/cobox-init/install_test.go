@@ -116,7 +116,7 @@ func TestInstallRefuses(t *testing.T) {
 			b, _ := os.ReadFile(u.keys)
 			i := bytes.Index(b[1:], []byte("untrusted"))
 			os.WriteFile(u.keys, b[:i+1], 0o600)
-		}, machine.CodeFailed, "2 of 1 keys", true},
+		}, machine.CodeFailed, "1 public key, but at least 2", true},
 		{"on trial", good, func(c *fakeCard, u *updates) { u.chosen = layout.SlotB }, machine.CodeRefused, "on trial", true},
 		{"unknown slot", good, func(c *fakeCard, u *updates) { u.running = 0 }, machine.CodeRefused, "cannot tell", true},
 		{"unknown choice", good, func(c *fakeCard, u *updates) { u.chosen = 0 }, machine.CodeRefused, "cannot tell", true},

@@ -29,9 +29,11 @@ func (p *program) keysCommand() *cobra.Command {
   release-1.pub …  public
   release.pub      all three public keys, for image/bundle/release.pub
 
-Without --password-file the private keys are not encrypted. Existing files are
-never overwritten: boxes take no update that is not signed by the keys that they
-were made with.
+Without --password-file the private keys are not encrypted; with it, all three are,
+with one password. Hand each to its holder, who gives it a password of their own
+("minisign -C -s release-1.key"), and delete it here. Existing files are never
+overwritten: boxes take no update that is not signed by the keys that they were made
+with.
 ` + exitHelp,
 		Example: "  coboximg keys --out keys\n  coboximg keys --out keys --password-file password.txt",
 		Args:    console.NoArguments,
@@ -111,7 +113,7 @@ func (p *program) makeKeys(dir, password string) error {
 	for _, k := range keys {
 		fmt.Fprintf(p.Stdout, "%s  %s\n", k.ID, k.Private)
 	}
-	fmt.Fprintf(p.Stdout, "\nThe public halves are in %s. Give each private key to another person and\nkeep none of them here.\n", set)
+	fmt.Fprintf(p.Stdout, "\nThe public halves are in %s. Hand each private key to another person and\nkeep none of them here. docs/RELEASING.md tells the rest.\n", set)
 	return nil
 }
 

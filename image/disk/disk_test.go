@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/u-root/u-root/pkg/cpio"
+
 	"cobox/image/bundle"
 	"cobox/image/disk"
 	"cobox/image/fat32"
@@ -209,7 +212,7 @@ func TestWriteBootsel(t *testing.T) {
 	if err := os.WriteFile(foreign, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.WriteBootsel(foreign, "x", nil, made); !errors.Is(err, layout.ErrForeignDisk) {
+	if err := disk.WriteBootsel(foreign, "x", nil, made); !errors.Is(err, disk.ErrNotImage) {
 		t.Error("a disk that is not ours:", err)
 	}
 }
@@ -230,5 +233,59 @@ func TestCopy(t *testing.T) {
 	}
 	if err := disk.Copy(to, 0o600, name); !errors.Is(err, os.ErrExist) {
 		t.Error("a file that is there was overwritten:", err)
+	}
+}
+
+// TestReleaseKeys: they are read where the system has them.
+func TestReleaseKeys(t *testing.T) {
+	archive := func(records ...cpio.Record) []byte {
+		t.Helper()
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		w := cpio.Newc.Writer(z)
+		if err := errors.Join(cpio.WriteRecords(w, records), cpio.WriteTrailer(w), z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	other, keys := cpio.StaticFile("init", "x", 0o755), cpio.StaticFile("etc/cobox-release.pub", "the keys", 0o644)
+	slot := disk.Slot{Files: bundle.Contents{layout.InitrdFile: archive(other, keys)}}
+	if got, err := slot.ReleaseKeys(); err != nil || string(got) != "the keys" {
+		t.Errorf("%q, %v", got, err)
+	}
+	for what, initrd := range map[string][]byte{"no keys": archive(other), "no initramfs": nil, "cut": archive(other, keys)[:100]} {
+		slot.Files[layout.InitrdFile] = initrd
+		if got, err := slot.ReleaseKeys(); err == nil {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
+}
+
+// TestPackedPartition: a packed image has the files of the image, and a copy of it
+// has its bytes.
+func TestPackedPartition(t *testing.T) {
+	plain, zst, b := packed(t)
+	if err := disk.WriteBootsel(plain, "x", nil, made); err == nil {
+		t.Error("a partition of noise was read")
+	}
+	files, err := disk.Partition(zst, 3)
+	if err != nil || len(files) != 1 || string(files[0].Data) != "b" {
+		t.Errorf("%v, %v", files, err)
+	}
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := disk.Copy(to, 0o600, zst); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
+		t.Error("the copy differs", err)
+	}
+	for _, b := range [][]byte{b[:len(b)-1], b[:1<<20], nil} {
+		if err := disk.Copy(filepath.Join(t.TempDir(), "copy"), 0o600, put(t, b)); err == nil {
+			t.Errorf("%d bytes were taken for an image", len(b))
+		}
 	}
 }
