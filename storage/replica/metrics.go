@@ -56,9 +56,7 @@ func (s *Store) Metrics() Metrics {
 	}
 	s.mu.Unlock()
 	s.space.mu.Lock()
-	if s.space.asked.IsZero() {
-		s.space.refresh(s)
-	}
+	s.space.freshLocked(s)
 	m.FreeBytes, m.Low = s.space.free, s.space.low
 	s.space.mu.Unlock()
 	if s.users.enter() == nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -108,7 +109,7 @@ func open(dir string, o Options) (_ *Store, err error) {
 	}
 	if !s.readOnly {
 		s.space.mu.Lock()
-		s.space.refresh(s)
+		s.space.lookLocked(s, time.Now())
 		s.space.mu.Unlock()
 		s.workers.Go(s.flusher)
 		s.workers.Go(s.reclaimer)

@@ -37,15 +37,22 @@ type space struct {
 func (p *space) check(s *Store) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	p.bytes += 64 << 10
-	if p.asked.IsZero() || now.Sub(p.asked) >= spaceInterval || p.bytes >= spaceBytes {
-		p.lookLocked(s, now)
+	if p.bytes += 64 << 10; p.bytes >= spaceBytes {
+		p.lookLocked(s, time.Now())
+	} else {
+		p.freshLocked(s)
 	}
 	if p.low {
 		return ErrNoSpace
 	}
 	return nil
+}
+
+// freshLocked looks unless that has just been done.
+func (p *space) freshLocked(s *Store) {
+	if now := time.Now(); p.asked.IsZero() || now.Sub(p.asked) >= spaceInterval {
+		p.lookLocked(s, now)
+	}
 }
 
 func (p *space) lookLocked(s *Store, now time.Time) {
@@ -63,9 +70,7 @@ func (s *Store) Full() bool {
 	p := &s.space
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now := time.Now(); p.asked.IsZero() || now.Sub(p.asked) >= spaceInterval {
-		p.lookLocked(s, now)
-	}
+	p.freshLocked(s)
 	return p.low
 }
 
