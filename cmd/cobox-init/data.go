@@ -153,6 +153,12 @@ func (s *system) mountData(device, on string) error {
 		// from.
 		s.log.Error("the data partition can only be read", "device", device, "error", err)
 		err = unix.Mount("/dev/"+device, on, "ext4", dataFlags|unix.MS_RDONLY, "")
+		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+			// The power was cut, and the journal cannot be written back. Without it the
+			// files are those of up to a minute before; coboxd verifies what it gives out.
+			s.log.Error("its journal cannot be read back: the last minute before the power cut may be missing", "device", device, "error", err)
+			err = unix.Mount("/dev/"+device, on, "ext4", dataFlags|unix.MS_RDONLY, "noload")
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("data: mounting %s: %w", device, err)
