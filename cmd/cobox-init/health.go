@@ -19,7 +19,7 @@ import (
 
 const (
 	healthEvery   = 5 * time.Second
-	healthFirst   = time.Second // until coboxd has answered once
+	healthFirst   = 250 * time.Millisecond // until coboxd has answered once
 	healthTimeout = 3 * time.Second
 	// fullBelow is so little space that coboxd may not be able to start.
 	fullBelow = 4 << 20

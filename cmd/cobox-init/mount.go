@@ -14,6 +14,9 @@ import (
 var settings = map[string]string{
 	// The kernel drops most lines of one who writes many. Ours are bounded already.
 	"kernel/printk_devkmsg": "on\n",
+	// From here on the console shows what the log gets; the kernel's arguments
+	// keep its own beginning from it.
+	"kernel/printk": "7\n",
 	// Landlock does not see the ports of Multipath TCP, which Go's listeners use
 	// where they can.
 	"net/mptcp/enabled": "0\n",
