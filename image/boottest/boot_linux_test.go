@@ -88,7 +88,7 @@ func card(t testing.TB, size int64) computer {
 func cardOf(t testing.TB, image string, size int64) computer {
 	t.Helper()
 	files := slotFiles(t, image, layout.SlotA, layout.KernelFile, layout.InitrdFile)
-	return computer{disk: copySparse(t, image, size), kernel: files[0], initrd: files[1], cmdline: "cobox.slot=a", memory: "512", port: freePort(t)}
+	return computer{disk: copySparse(t, image, size), kernel: files[0], initrd: files[1], cmdline: "cobox.slot=a" + verbose, memory: "512", port: freePort(t)}
 }
 
 // tree makes a folder with something in it.

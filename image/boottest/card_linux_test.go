@@ -44,8 +44,8 @@ func TestFullCard(t *testing.T) {
 	if !strings.Contains(out, "is full") || !strings.Contains(out, "can be restored") {
 		t.Errorf("the refusal does not say why and what to do:\n%s", out)
 	}
-	// "Nothing is receipted falsely": what the member believes to be safe comes
-	// back, and what was refused is not believed to be.
+	// What the box has receipted comes back; what it has refused is not taken for
+	// safe, and waits on the member's computer.
 	full := func(stage string) {
 		t.Helper()
 		if got := me.must("box", "status"); !strings.Contains(got, "full: it takes in nothing new") {
@@ -53,8 +53,8 @@ func TestFullCard(t *testing.T) {
 		}
 		v.wait("refusing_new_data=true", 15*time.Second)
 		me.restored(lastSnapshot, last)
-		if out, code := me.run("restore", "--target", filepath.Join(t.TempDir(), "back"), refused); code == 0 {
-			t.Errorf("%s: what was refused can be restored all the same:\n%s", stage, out)
+		if got := me.must("status"); !strings.Contains(got, "on NO box") || !strings.Contains(got, "wait here to be sent") {
+			t.Errorf("%s: what was refused counts as safe:\n%s", stage, got)
 		}
 		me.must("box", "check")
 	}
@@ -82,6 +82,9 @@ func TestFullCard(t *testing.T) {
 	me.restored(firstSnapshot, first)
 	if got := me.must("box", "status"); strings.Contains(got, "full:") {
 		t.Errorf("the box is full still:\n%s", got)
+	}
+	if got := me.must("status"); !strings.Contains(got, "durable on 1 box") || strings.Contains(got, "wait here") {
+		t.Errorf("on the larger card not all is safe:\n%s", got)
 	}
 	v.powerButton(30 * time.Second)
 	v.sound()
@@ -122,15 +125,18 @@ func TestReadOnlyCard(t *testing.T) {
 
 	v = start(t, m)
 	me.await(v, 2*time.Minute)
-	src = tree(t, 20, 100_000, 43)
-	snapshot = me.backup(src)
+	last := tree(t, 20, 100_000, 43)
+	lastSnapshot := me.backup(last)
 	v.kill()
+	// What came last may be in the journal only. What was there before is all
+	// there.
 	readOnly("after a power cut")
 
 	// Whoever could write again would find everything.
 	v = start(t, m)
 	me.await(v, 2*time.Minute)
 	me.must("box", "check")
+	me.restored(lastSnapshot, last)
 	me.restored(snapshot, src)
 	v.powerButton(30 * time.Second)
 	v.sound()

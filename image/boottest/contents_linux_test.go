@@ -1,6 +1,7 @@
 package boottest
 
 import (
+	"os"
 	"testing"
 
 	"cobox/image/disk"
@@ -26,6 +27,14 @@ func TestContents(t *testing.T) {
 	b, err := disk.ReadSlot(image, layout.SlotB)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// The tests that start the kernel themselves give it what the firmware does.
+	line, err := os.ReadFile(slotFiles(t, image, layout.SlotA, layout.CmdlineFile)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "console=serial0,115200 " + bootArgs + "\n"; string(line) != want {
+		t.Errorf("the kernel is given %q; the tests give it %q", line, want)
 	}
 	textA, err := a.Manifest.Append(nil)
 	if err != nil {

@@ -30,7 +30,7 @@ func pi(t testing.TB, image string, size int64) computer {
 		// QEMU's watchdog of this board restarts the machine as soon as it is armed,
 		// and every other start the driver of the video processor, which QEMU does
 		// not have, follows a wild pointer.
-		cmdline: "initcall_blacklist=bcm2835_wdt_driver_init,vchiq_driver_init cobox.slot=a",
+		cmdline: "initcall_blacklist=bcm2835_wdt_driver_init,vchiq_driver_init cobox.slot=a" + verbose,
 		board: func(m computer) []string {
 			return []string{"-M", "raspi3b", "-dtb", files[2], "-drive", m.drive("if=sd"), "-usb", "-device", "usb-net,netdev=n0"}
 		},

@@ -248,7 +248,7 @@ func plugIn(t testing.TB, office *nettest.Network, card string) *piBoard {
 	cmd := exec.Command("qemu-system-aarch64", "-M", "raspi3b", "-display", "none", "-no-reboot",
 		"-kernel", layout.KernelFile, "-initrd", layout.InitrdFile, "-dtb", tree,
 		// QEMU's watchdog of this board restarts the machine as soon as it is armed.
-		"-append", "console=ttyAMA1,115200 rdinit=/init panic=10 oops=panic initcall_blacklist=bcm2835_wdt_driver_init cobox.slot=a",
+		"-append", "console=ttyAMA1,115200 rdinit=/init panic=10 oops=panic initcall_blacklist=bcm2835_wdt_driver_init,vchiq_driver_init cobox.slot=a",
 		"-serial", "file:"+p.console, "-drive", "if=sd,format=raw,file="+card,
 		"-usb", "-device", "usb-net,netdev=n0", "-netdev", "tap,id=n0,ifname="+officeSide+",script=no,downscript=no")
 	cmd.Dir = dir

@@ -37,9 +37,13 @@ type computer struct {
 	args     []string                  // more of QEMU's
 }
 
-// bootArgs is what the firmware gives the kernel on a Pi. The console comes
-// with the board.
-const bootArgs = "rdinit=/init panic=10 oops=panic watchdog.open_timeout=30"
+// bootArgs is what the firmware gives the kernel on a Pi: cmdline.txt of a slot
+// without the console, which comes with the board.
+const bootArgs = "rdinit=/init panic=10 oops=panic watchdog.open_timeout=30 vt.global_cursor_default=0 consoleblank=0 loglevel=5 initcall_blacklist=trace_eval_init"
+
+// verbose lets the kernel tell what it does before init as well: it is wanted
+// where a start fails.
+const verbose = " loglevel=7"
 
 // vm is a running QEMU. It has a process of its own, which ends with the test.
 type vm struct {
