@@ -66,7 +66,7 @@ bench: build ## the comparison of docs/PERFORMANCE.md (needs rclone; takes about
 	$(GO) run ./cmd/bench -bin bin
 
 image-test: image ## boot the image in an emulated computer: pairing, backup, power cuts, restore
-	$(GO) test -timeout 30m -v ./image/boottest -image $(CURDIR)/out/cobox.img
+	$(GO) test -timeout 60m -v ./image/boottest -image $(CURDIR)/out/cobox.img
 
 image: ## build the flashable image and what belongs beside it into out/ (needs mke2fs)
 	$(GO) run ./cmd/coboximg build --out out --version $(VERSION)
