@@ -350,6 +350,7 @@ func TestForeignDisks(t *testing.T) {
 
 // TestDataDiskPulledOut pulls the disk out while a backup is written to it.
 func TestDataDiskPulledOut(t *testing.T) {
+	t.Parallel() // it waits for most of its time
 	const size = 4 << 30
 	usb := newUSBDisk(t, "u1", size)
 	m := withUSB(card(t, 2<<30), usb)

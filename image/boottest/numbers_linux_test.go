@@ -70,7 +70,11 @@ func TestBootTime(t *testing.T) {
 		}
 		return measure(v, busy, v.cmd.ProcessState.UserTime()+v.cmd.ProcessState.SystemTime())
 	}
-	for range 3 {
+	rounds := 1
+	if *judgeTimes {
+		rounds = 3
+	}
+	for range rounds {
 		bare, ours = best(bare, alone(plain)), best(ours, alone(tuned))
 
 		m.disk, m.port = copySparse(t, image, 4<<30), freePort(t)
