@@ -357,7 +357,9 @@ func (w *updateWatch) judge(s *admin.Status) (done bool, err error) {
 			What: fmt.Sprintf("box %q went back to CoBox %s: %s", w.box.Name, ui.Printable(m.Release.Version), ui.Printable(why)),
 			Hint: "It runs on as before the update, with all its data. Tell this to whoever made the update."}
 	case admin.UpdateTrying:
-		w.tell(updateTrying)
+		if m.Trying && m.Release == w.release { // else it is about to restart
+			w.tell(updateTrying)
+		}
 	case admin.UpdateWritten:
 		// The box tells its uptime, so no clock of theirs is compared with ours.
 		since := time.Since(w.taken)
