@@ -35,6 +35,7 @@ var order = [][]string{
 	{"netlink/discover/nettest"}, // Linux only; networks for tests
 	{"netlink/noiseconn"},
 	{"netlink/pairing"},
+	{"netlink/pairing/picture"},
 	{"netlink/replicate"},
 	{"image/layout"},
 	{"image/holds"},
@@ -138,6 +139,11 @@ var rules = []rule{
 		why:   "what builds an image stays on the computer that builds it",
 		from:  []string{"appliance/...", "netlink/...", "storage/...", "cmd/coboxd", "cmd/cobox/...", "cmd/cobox-init/..."},
 		never: []string{"image", "image/disk"},
+	},
+	{
+		why:   "a box draws codes and reads none",
+		from:  []string{"appliance/...", "cmd/coboxd", "cmd/cobox-init/..."},
+		never: []string{"netlink/pairing/picture", "github.com/makiuchi-d/gozxing/..."},
 	},
 	{
 		why:   "the log's rules are pure: no socket and no process",

@@ -6,6 +6,8 @@
 //	            what a stranger can cost a box
 //	pairing     the QR code of a box, the recovery sheet, and the exchange in
 //	            which a device and a box come to know each other
+//	pairing/picture
+//	            the QR code in a photo, for members' programs only
 //	replicate   the messages that move logs, receipts, reads and administration
 //	            over a stream, and the session that sends and answers them
 //
@@ -15,7 +17,7 @@
 //
 // A connection is born like this:
 //
-//	person   scans the QR code             pairing.ParseAny, ReadPicture
+//	person   scans the QR code             pairing.ParseAny, picture.Read
 //	device   asks for the box's name       discover.Lookup
 //	box      answers for its name          discover.Responder
 //	device   dials TCP, Noise XKpsk0       noiseconn.Dial in ModePair

@@ -16,6 +16,7 @@ import (
 	"cobox/cmd/cobox/ui"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
+	"cobox/netlink/pairing/picture"
 )
 
 type pairEvent struct {
@@ -85,7 +86,7 @@ func readCode(arg string) (any, error) {
 	switch {
 	case err == nil:
 		defer f.Close()
-		if text, err = pairing.ReadPicture(f); err != nil {
+		if text, err = picture.Read(f); err != nil {
 			return nil, codeFailure(err, "the picture "+ui.Printable(arg))
 		}
 	case !errors.Is(err, fs.ErrNotExist) || looksLikeFile(arg):
@@ -112,7 +113,7 @@ func looksLikeFile(s string) bool {
 func codeFailure(err error, what string) error {
 	// What is wrong says more to a person than where it was found.
 	for _, known := range []error{
-		pairing.ErrNoQR, pairing.ErrNotPicture, pairing.ErrPictureTooLarge,
+		picture.ErrNoQR, picture.ErrNotPicture, picture.ErrPictureTooLarge,
 		pairing.ErrNotCoBox, pairing.ErrNewer, pairing.ErrTruncated, pairing.ErrDamaged,
 	} {
 		if errors.Is(err, known) {
@@ -122,11 +123,11 @@ func codeFailure(err error, what string) error {
 	}
 	f := &ui.Failure{Exit: ui.ExitFailed, Code: "bad_code", What: "cannot use " + what, Err: err}
 	switch {
-	case errors.Is(err, pairing.ErrNoQR):
+	case errors.Is(err, picture.ErrNoQR):
 		f.Code, f.Hint = "no_qr", "Take the photo again: the whole code, sharp, in good light, filling most of the picture. Or type its text."
-	case errors.Is(err, pairing.ErrNotPicture):
+	case errors.Is(err, picture.ErrNotPicture):
 		f.Code, f.Hint = "picture", "Give a photo or screenshot as PNG or JPEG, or the text of the code."
-	case errors.Is(err, pairing.ErrPictureTooLarge):
+	case errors.Is(err, picture.ErrPictureTooLarge):
 		f.Code, f.Hint = "picture", "Make the picture smaller, or cut it to the code."
 	case errors.Is(err, pairing.ErrNotCoBox):
 		f.Code, f.Hint = "not_cobox", "Scan the code that the box shows, or the one of an invite or recovery sheet."

@@ -20,6 +20,7 @@ import (
 	"cobox/image/layout"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
+	"cobox/netlink/pairing/picture"
 )
 
 func TestMain(m *testing.M) {
@@ -104,7 +105,7 @@ func copies(ts *testscript.TestScript, _ bool, args []string) {
 		}
 		b, err := os.ReadFile(stem + "-label.png")
 		ts.Check(err)
-		text, err := pairing.ReadPicture(bytes.NewReader(b))
+		text, err := picture.Read(bytes.NewReader(b))
 		ts.Check(err)
 		code, err := pairing.ParseCode(text)
 		ts.Check(err)

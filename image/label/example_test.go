@@ -13,6 +13,7 @@ import (
 	"cobox/image/label"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
+	"cobox/netlink/pairing/picture"
 )
 
 var update = flag.Bool("update", false, "make the picture of the README anew")
@@ -77,7 +78,7 @@ func TestExample(t *testing.T) {
 			}
 		}
 	}
-	if read, err := pairing.ReadPicture(bytes.NewReader(f)); err != nil || read != code {
+	if read, err := picture.Read(bytes.NewReader(f)); err != nil || read != code {
 		t.Errorf("the picture's code: %q, %v", read, err)
 	}
 	if len(f) > 32<<10 {

@@ -13,6 +13,7 @@ import (
 	"cobox/image/label"
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
+	"cobox/netlink/pairing/picture"
 )
 
 func code(t *testing.T) string {
@@ -39,7 +40,7 @@ func TestPNG(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := pairing.ReadPicture(bytes.NewReader(b)); err != nil || got != text {
+		if got, err := picture.Read(bytes.NewReader(b)); err != nil || got != text {
 			t.Errorf("read %q, %v; want %q", got, err, text)
 		}
 		img, err := png.DecodeConfig(bytes.NewReader(b))
@@ -116,7 +117,7 @@ func TestPDF(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if got, err := pairing.ReadPicture(f); err != nil || got != text {
+	if got, err := picture.Read(f); err != nil || got != text {
 		t.Errorf("read %q, %v", got, err)
 	}
 }

@@ -430,3 +430,9 @@ func frozen(t *testing.T, name string, got map[string]string) {
 		}
 	}
 }
+
+func TestDrawTooLong(t *testing.T) {
+	if _, err := Draw(strings.Repeat("x", 2000)); err == nil {
+		t.Error("a text of 2,000 bytes was drawn")
+	}
+}

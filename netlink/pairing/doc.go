@@ -8,8 +8,8 @@
 //   - A Sheet holds no secret. It names the boxes of an account, so that the
 //     account can be recovered with it and the recovery phrase.
 //
-// Start with ParseAny for text that a person gives, and with ReadPicture for a
-// photo or a screenshot. Draw makes the QR code of a text, as a PNG file or for
+// Start with ParseAny for text that a person gives, and with package picture for
+// a photo or a screenshot. Draw makes the QR code of a text, as a PNG file or for
 // a terminal.
 //
 // After the handshake of noiseconn in ModePair the device calls Join and the

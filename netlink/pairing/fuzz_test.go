@@ -154,24 +154,3 @@ func FuzzParseAddress(f *testing.F) {
 		}
 	})
 }
-
-// FuzzReadPicture is one reading of a small picture; ReadPicture does the same
-// with many sizes of it.
-func FuzzReadPicture(f *testing.F) {
-	b, err := drawing(f, text1(f, testCode(f))).PNG(1)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b, false)
-	f.Add(asJPEG(f, drawing(f, text1(f, testCode(f))).Image(2), 50), true)
-	f.Add([]byte("\x89PNG\r\n\x1a\n"), false)
-	f.Fuzz(func(t *testing.T, b []byte, multi bool) {
-		img, err := decodePicture(bytes.NewReader(b))
-		if err != nil || img.Bounds().Dx()*img.Bounds().Dy() > 20_000 {
-			return // the large ones only take time
-		}
-		for _, text := range (variant{gray: grayOf(img), multi: multi}).read() {
-			ParseAny(text)
-		}
-	})
-}

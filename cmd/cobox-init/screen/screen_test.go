@@ -10,6 +10,7 @@ import (
 
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
+	"cobox/netlink/pairing/picture"
 )
 
 func code(t *testing.T) string {
@@ -36,7 +37,7 @@ func TestCodeIsRead(t *testing.T) {
 		if err := png.Encode(&b, p.Draw(size.X, size.Y)); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := pairing.ReadPicture(&b); err != nil || got != p.Code {
+		if got, err := picture.Read(&b); err != nil || got != p.Code {
 			t.Errorf("%v: read %q, %v", size, got, err)
 		}
 	}

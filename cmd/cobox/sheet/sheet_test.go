@@ -12,6 +12,7 @@ import (
 
 	"cobox/netlink/noiseconn"
 	"cobox/netlink/pairing"
+	"cobox/netlink/pairing/picture"
 	"cobox/storage/account"
 )
 
@@ -52,7 +53,7 @@ func testSheet(t testing.TB, n int) *Sheet {
 	return s
 }
 
-func picture(t *testing.T, s *Sheet) (image.Image, []byte) {
+func render(t *testing.T, s *Sheet) (image.Image, []byte) {
 	t.Helper()
 	b, err := PNG(s)
 	if err != nil {
@@ -70,13 +71,13 @@ func picture(t *testing.T, s *Sheet) (image.Image, []byte) {
 func TestPictureCanBeRead(t *testing.T) {
 	for n := 1; n <= pairing.MaxSheetBoxes+1; n++ {
 		s := testSheet(t, n)
-		_, b := picture(t, s)
+		_, b := render(t, s)
 		if dir := os.Getenv("COBOX_SHEETS"); dir != "" {
 			if err := os.WriteFile(fmt.Sprintf("%s/%d.png", dir, n), b, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		text, err := pairing.ReadPicture(bytes.NewReader(b))
+		text, err := picture.Read(bytes.NewReader(b))
 		if err != nil {
 			t.Errorf("%d boxes: %v", n, err)
 			continue
@@ -170,7 +171,7 @@ func TestSheetWithoutBoxes(t *testing.T) {
 	if html := string(b); !strings.Contains(html, "None yet.") || strings.Contains(html, "<img") {
 		t.Errorf("%s", html)
 	}
-	img, _ := picture(t, s)
+	img, _ := render(t, s)
 	if img.Bounds() != image.Rect(0, 0, width, height) {
 		t.Errorf("%v", img.Bounds())
 	}

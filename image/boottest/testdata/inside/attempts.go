@@ -58,7 +58,7 @@ func tellAttempts(data string) {
 		open(path, unix.O_WRONLY|unix.O_CREAT)
 	}
 	for _, path := range []string{
-		"/init", "/dev/mem", "/dev/kmsg", "/dev/fb0", "/dev/watchdog", "/dev/console", "/dev/input/event0", "/card", "/boot", "/slot",
+		"/init", "/dev/mem", "/dev/kmsg", "/dev/fb0", "/dev/watchdog", "/dev/console", "/dev/input/event0", "/boot", "/slot",
 		filepath.Join(filepath.Dir(data), "clock"), "/card/clock",
 		"/proc/1/environ", "/proc/1/mem", "/proc/1/root/init", "/proc/1/fd/0", "/proc/kcore", "/proc/kmsg", "/sys/kernel/debug/tracing/trace",
 	} {

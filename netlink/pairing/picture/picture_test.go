@@ -1,4 +1,4 @@
-package pairing
+package picture
 
 import (
 	"bytes"
@@ -18,16 +18,71 @@ import (
 	"testing"
 
 	qrcode "github.com/skip2/go-qrcode"
+
+	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
+	"cobox/storage/account"
 )
+
+// testCode is a code whose text is always the same.
+func testCode(t testing.TB, addresses ...string) *pairing.Code {
+	t.Helper()
+	c := &pairing.Code{Kind: pairing.KindClaim}
+	for i := range c.Box {
+		c.Box[i] = byte(i + 1)
+	}
+	copy(c.Secret[:], "sixteen secret b")
+	copy(c.Invite[:], "inviteid")
+	for _, s := range addresses {
+		a, err := pairing.ParseAddress(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Addresses = append(c.Addresses, a)
+	}
+	return c
+}
+
+func text1(t testing.TB, c *pairing.Code) string {
+	t.Helper()
+	s, err := c.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// testSheet is a sheet of eight boxes, the largest usual one.
+func testSheet(t testing.TB) string {
+	t.Helper()
+	s := &pairing.Sheet{Account: account.ID{1, 2, 3}}
+	for i := range byte(8) {
+		b := pairing.SheetBox{Name: fmt.Sprintf("box %d", i), Box: noiseconn.StaticPublic{i + 1}}
+		for _, text := range []string{fmt.Sprintf("[2001:db8::%x]:26269", i+1), fmt.Sprintf("10.0.0.%d:26269", i+1)} {
+			a, err := pairing.ParseAddress(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Addresses = append(b.Addresses, a)
+		}
+		s.Boxes = append(s.Boxes, b)
+	}
+	text, err := s.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
 
 // canvas is a grey picture to be made worse.
 type canvas = image.Gray
 
 // photo puts the drawing in the middle of a page and turns, tilts and scales it:
 // angle in degrees, tilt the share by which one side is shorter.
-func photo(d *Drawing, w, h int, module, angle, tilt float64) *canvas {
+func photo(d *pairing.Drawing, w, h int, module, angle, tilt float64) *canvas {
 	out := image.NewGray(image.Rect(0, 0, w, h))
-	size := float64(d.Modules() + 2*margin)
+	code := d.Image(1)
+	size := float64(code.Bounds().Dx())
 	sin, cos := math.Sincos(angle * math.Pi / 180)
 	const sub = 3 // samples a side and pixel
 	for y := range h {
@@ -44,7 +99,7 @@ func photo(d *Drawing, w, h int, module, angle, tilt float64) *canvas {
 				switch {
 				case u < 0 || v < 0 || u >= size || v >= size:
 					sum += 200 // the wall
-				case d.at(int(u)-margin, int(v)-margin):
+				case code.ColorIndexAt(int(u), int(v)) == 1:
 					sum += 30
 				default:
 					sum += 230
@@ -95,9 +150,9 @@ func asJPEG(t testing.TB, img image.Image, quality int) []byte {
 	return b.Bytes()
 }
 
-func drawing(t testing.TB, text string) *Drawing {
+func drawing(t testing.TB, text string) *pairing.Drawing {
 	t.Helper()
-	d, err := Draw(text)
+	d, err := pairing.Draw(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,17 +161,14 @@ func drawing(t testing.TB, text string) *Drawing {
 
 func mustRead(t *testing.T, name string, picture []byte, want string) {
 	t.Helper()
-	got, err := ReadPicture(bytes.NewReader(picture))
+	got, err := Read(bytes.NewReader(picture))
 	if err != nil || got != want {
 		t.Errorf("%s: read %q, %v, want %q", name, got, err, want)
 	}
 }
 
 func TestReadPNG(t *testing.T) {
-	sheet, err := testSheet(t, 8).Text()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sheet := testSheet(t)
 	for name, text := range map[string]string{
 		"short code": text1(t, testCode(t)),
 		"long code":  text1(t, testCode(t, "[2001:db8::5]:26269", "127.0.0.1:4000")),
@@ -140,10 +192,7 @@ func TestReadPNG(t *testing.T) {
 func TestReadPhotos(t *testing.T) {
 	text := text1(t, testCode(t, "192.168.1.5:26269"))
 	d := drawing(t, text)
-	sheet, err := testSheet(t, 8).Text()
-	if err != nil {
-		t.Fatal(err)
-	}
+	sheet := testSheet(t)
 	s := drawing(t, sheet)
 	mustRead(t, "90°", asPNG(t, photo(d, 600, 600, 8, 90, 0)), text)
 	mustRead(t, "180°, JPEG", asJPEG(t, photo(d, 600, 600, 8, 180, 0), 80), text)
@@ -202,7 +251,7 @@ func TestReadPictures(t *testing.T) {
 			t.Fatal(err)
 		}
 		tried++
-		if got, err := ReadPicture(bytes.NewReader(b)); err != nil || got != text {
+		if got, err := Read(bytes.NewReader(b)); err != nil || got != text {
 			failed++
 			t.Logf("%s: %q, %v", name(i), got, err)
 		}
@@ -233,17 +282,17 @@ func TestPictureErrors(t *testing.T) {
 		"truncated PNG":    {good[:len(good)/2], ErrNotPicture},
 		"only a signature": {good[:8], ErrNotPicture},
 		"no code":          {blank, ErrNoQR},
-		"noise":            {asPNG(t, noise(photo(&Drawing{}, 300, 300, 1, 0, 0), 80, 3)), ErrNoQR},
+		"noise":            {asPNG(t, noise(photo(&pairing.Drawing{}, 300, 300, 1, 0, 0), 80, 3)), ErrNoQR},
 		"one pixel":        {asPNG(t, image.NewGray(image.Rect(0, 0, 1, 1))), ErrNoQR},
 		"one line":         {asPNG(t, image.NewGray(image.Rect(0, 0, 3000, 1))), ErrNoQR},
-		"foreign code":     {foreign, ErrNotCoBox},
+		"foreign code":     {foreign, pairing.ErrNotCoBox},
 		"too large":        {fixCRC(huge), ErrPictureTooLarge},
 	} {
-		if _, err := ReadPicture(bytes.NewReader(tt.data)); !errors.Is(err, tt.want) {
+		if _, err := Read(bytes.NewReader(tt.data)); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", name, err, tt.want)
 		}
 	}
-	if _, err := ReadPicture(endless{}); !errors.Is(err, ErrPictureTooLarge) {
+	if _, err := Read(endless{}); !errors.Is(err, ErrPictureTooLarge) {
 		t.Errorf("endless: %v", err)
 	}
 	// A foreign code beside ours does no harm.
@@ -287,12 +336,6 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-func TestDrawTooLong(t *testing.T) {
-	if _, err := Draw(strings.Repeat("x", 2000)); err == nil {
-		t.Error("a text of 2,000 bytes was drawn")
-	}
-}
-
 // fixCRC makes the header of a PNG file right again after a change.
 func fixCRC(b []byte) []byte {
 	binary.BigEndian.PutUint32(b[29:], crc32.ChecksumIEEE(b[12:29]))
@@ -302,3 +345,24 @@ func fixCRC(b []byte) []byte {
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// FuzzRead is one reading of a small picture; Read does the same
+// with many sizes of it.
+func FuzzRead(f *testing.F) {
+	b, err := drawing(f, text1(f, testCode(f))).PNG(1)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b, false)
+	f.Add(asJPEG(f, drawing(f, text1(f, testCode(f))).Image(2), 50), true)
+	f.Add([]byte("\x89PNG\r\n\x1a\n"), false)
+	f.Fuzz(func(t *testing.T, b []byte, multi bool) {
+		img, err := decodePicture(bytes.NewReader(b))
+		if err != nil || img.Bounds().Dx()*img.Bounds().Dy() > 20_000 {
+			return // the large ones only take time
+		}
+		for _, text := range (variant{gray: grayOf(img), multi: multi}).read() {
+			pairing.ParseAny(text)
+		}
+	})
+}

@@ -1,4 +1,9 @@
-package pairing
+// Package picture reads the QR code of CoBox in a photo or screenshot. It is apart
+// from package pairing because a box only draws codes: a library that finds them
+// would be a part of every box's memory and of each of its starts.
+//
+// Start at [Read].
+package picture
 
 import (
 	"bytes"
@@ -14,10 +19,12 @@ import (
 	"github.com/makiuchi-d/gozxing"
 	multiqr "github.com/makiuchi-d/gozxing/multi/qrcode"
 	"github.com/makiuchi-d/gozxing/qrcode"
+
+	"cobox/netlink/pairing"
 )
 
 // What a picture can have wrong with it. A QR code that is not ours gives the
-// errors of ParseAny.
+// errors of [pairing.ParseAny].
 var (
 	// ErrNotPicture: neither PNG nor JPEG, or damaged.
 	ErrNotPicture = errors.New("not a PNG or JPEG picture")
@@ -35,17 +42,17 @@ const (
 	maxPictureSide  = 16384
 )
 
-// ReadPicture finds the QR code of CoBox in a PNG or JPEG picture and returns
-// its text, which ParseAny accepts. The code may be turned, tilted, noisy or
+// Read finds the QR code of CoBox in a PNG or JPEG picture and returns
+// its text, which [pairing.ParseAny] accepts. The code may be turned, tilted, noisy or
 // inverted, and there may be others beside it.
-func ReadPicture(r io.Reader) (string, error) {
+func Read(r io.Reader) (string, error) {
 	img, err := decodePicture(r)
 	if err != nil {
-		return "", fmt.Errorf("pairing: reading picture: %w", err)
+		return "", fmt.Errorf("picture: %w", err)
 	}
 	text, err := findCode(img)
 	if err != nil {
-		return "", fmt.Errorf("pairing: reading picture: %w", err)
+		return "", fmt.Errorf("picture: %w", err)
 	}
 	return text, nil
 }
@@ -116,11 +123,11 @@ func findCode(img image.Image) (string, error) {
 		}
 		for v := range variants(g) {
 			for _, text := range v.read() {
-				_, err := ParseAny(text)
+				_, err := pairing.ParseAny(text)
 				if err == nil {
 					return text, nil
 				}
-				if errors.Is(best, ErrNoQR) || !errors.Is(err, ErrNotCoBox) {
+				if errors.Is(best, ErrNoQR) || !errors.Is(err, pairing.ErrNotCoBox) {
 					best = err
 				}
 			}
