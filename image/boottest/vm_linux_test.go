@@ -39,7 +39,7 @@ type computer struct {
 
 // bootArgs is what the firmware gives the kernel on a Pi: cmdline.txt of a slot
 // without the console, which comes with the board.
-const bootArgs = "rdinit=/init panic=10 oops=panic watchdog.open_timeout=30 vt.global_cursor_default=0 consoleblank=0 loglevel=5 initcall_blacklist=trace_eval_init"
+const bootArgs = "rdinit=/init panic=10 oops=panic watchdog.open_timeout=30 vt.global_cursor_default=0 consoleblank=0 loglevel=5 initcall_blacklist=trace_eval_init brd.rd_nr=0 loop.max_loop=0"
 
 // verbose lets the kernel tell what it does before init as well: it is wanted
 // where a start fails.
