@@ -14,17 +14,17 @@ var tryLine = regexp.MustCompile(`reboot: Restarting system with command '0 tryb
 
 // TestBootChain starts the image as it ships through a real boot loader, with
 // the arguments of its own slot and the device tree that a Raspberry Pi's
-// firmware would pass: a pairing with the code on the console, a backup, a
+// firmware would pass: a pairing with the picture of its sticker, a backup, a
 // restore.
 func TestBootChain(t *testing.T) {
-	b := newBox(t, copySparse(t, theImage(t), 4<<30), watchdog...)
+	image, label := provisioned(t)
+	b := newBox(t, copySparse(t, image, 4<<30), watchdog...)
 	b.start(t)
-	code := b.wait(pairingCode, 2*time.Minute)[1]
 	b.answers(layout.SlotA)
 	b.wait("the watchdog is armed", time.Second)
 	me := &member{t: t, home: t.TempDir()}
 	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
-	took := me.pair(b.vm, code, 2*time.Minute)
+	took := me.pair(b.vm, label, 2*time.Minute)
 	t.Logf("power-on to a pairing, through U-Boot: %v", took.Round(10*time.Millisecond))
 	src := tree(t, 30, 100_000, 1)
 	me.must("backup", src)
