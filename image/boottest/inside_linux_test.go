@@ -120,7 +120,7 @@ var known = map[string]string{
 func TestInside(t *testing.T) {
 	v, in := lookInside(t, card(t, 4<<30))
 
-	listening := map[string]int{}
+	listening, named := map[string]int{}, false
 	for _, s := range in.sockets {
 		t.Logf("socket %+v", s)
 		switch {
@@ -132,11 +132,17 @@ func TestInside(t *testing.T) {
 			// Connected: health, name servers, time servers.
 		case s.Kind == "udp" && s.User == 0 && s.Seen == 1:
 			// One that is about to be connected looks so for a moment.
+		case (s.Kind == "udp" || s.Kind == "udp6") && s.User == coboxdUser && strings.HasSuffix(s.Local, ":5353"):
+			// It answers for its name.
+			named = true
 		case s.Kind == "packet" && s.User == 0 && s.Local == "protocol 0800":
 			// The first process asks for an address.
 		default:
 			t.Errorf("anybody can send to %+v", s)
 		}
+	}
+	if !named {
+		t.Error("the box does not answer for its name")
 	}
 	// On a socket of IPv6 the box listens to both.
 	want := []map[string]int{

@@ -37,7 +37,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	settings := config.Config{Data: option("--data"), Listen: option("--listen"), HTTP: option("--http")}
+	settings := config.Config{Data: option("--data"), Listen: option("--listen"), HTTP: option("--http"), Discovery: true}
 	err := appliance.Run(ctx, appliance.Config{
 		Settings: settings,
 		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
