@@ -187,7 +187,7 @@ const (
 func (a *app) followMove(ctx context.Context, box *device.Box, id string, meter *moveMeter) error {
 	seen, busy := time.Now(), time.Now() // when it answered last, and when it was at it
 	for {
-		s, err := a.askStatus(ctx, box)
+		s, err := a.statusAnew(ctx, box)
 		now := time.Now()
 		switch {
 		case ctx.Err() != nil:
@@ -219,8 +219,8 @@ func (a *app) followMove(ctx context.Context, box *device.Box, id string, meter 
 	}
 }
 
-// askStatus asks a box over a link of its own: it restarts meanwhile.
-func (a *app) askStatus(ctx context.Context, box *device.Box) (*admin.Status, error) {
+// statusAnew asks a box over a link of its own: it stops and starts meanwhile.
+func (a *app) statusAnew(ctx context.Context, box *device.Box) (*admin.Status, error) {
 	st, err := a.open()
 	if err != nil {
 		return nil, err
@@ -231,14 +231,5 @@ func (a *app) askStatus(ctx context.Context, box *device.Box) (*admin.Status, er
 	}
 	f := a.newFleet(st, st.Boxes[at:at+1])
 	f.admin = true
-	f.connect(ctx)
-	defer f.close()
-	l := f.links[0]
-	if err := l.wait(ctx); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	s, err := call[admin.Status](ctx, l, admin.MethodStatus, admin.StatusRequest{}, nil)
-	return &s, err
+	return askStatus(ctx, f)
 }

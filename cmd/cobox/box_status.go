@@ -185,3 +185,17 @@ func (a *app) boxStatusCommand(box *string) *cobra.Command {
 		},
 	}
 }
+
+// askStatus connects to the one box of a fleet, asks how it is, and hangs up.
+func askStatus(ctx context.Context, f *fleet) (*admin.Status, error) {
+	f.connect(ctx)
+	defer f.close()
+	l := f.links[0]
+	if err := l.wait(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	s, err := call[admin.Status](ctx, l, admin.MethodStatus, admin.StatusRequest{}, nil)
+	return &s, err
+}

@@ -321,17 +321,7 @@ func (w *updateWatch) wait(ctx context.Context) error {
 
 // ask asks the box how it is, over a new link.
 func (w *updateWatch) ask(ctx context.Context) (*admin.Status, error) {
-	f := w.a.newFleet(w.st, []*device.Box{w.box})
-	f.connect(ctx)
-	defer f.close()
-	l := f.links[0]
-	if err := l.wait(ctx); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	s, err := call[admin.Status](ctx, l, admin.MethodStatus, admin.StatusRequest{}, nil)
-	return &s, err
+	return askStatus(ctx, w.a.newFleet(w.st, []*device.Box{w.box}))
 }
 
 // judge says whether the update has come to its good end.
