@@ -228,17 +228,25 @@ func (b *box) setUp(cfg *Config, provision *datadir.Provision) error {
 	return b.roster.SetClaim(id, secret)
 }
 
+// listen opens the listeners for links and for the local pages.
+func listen(cfg *Config) (links, local net.Listener, err error) {
+	if links, err = net.Listen("tcp", cfg.Settings.Listen); err != nil {
+		return nil, nil, fmt.Errorf("appliance: listening for links: %w", err)
+	}
+	if local, err = net.Listen("tcp", cfg.Settings.HTTP); err != nil {
+		links.Close()
+		return nil, nil, fmt.Errorf("appliance: listening for the local pages: %w", err)
+	}
+	return links, local, nil
+}
+
 // run opens the listeners and runs the box until ctx ends or something fails.
 func (b *box) run(ctx context.Context, cfg *Config) error {
-	ln, err := net.Listen("tcp", cfg.Settings.Listen)
+	ln, local, err := listen(cfg)
 	if err != nil {
-		return fmt.Errorf("appliance: listening for links: %w", err)
+		return err
 	}
 	defer ln.Close()
-	local, err := net.Listen("tcp", cfg.Settings.HTTP)
-	if err != nil {
-		return fmt.Errorf("appliance: listening for the local pages: %w", err)
-	}
 	defer local.Close()
 	b.addresses.find = findAddresses(cfg, ln)
 	if _, err := b.addresses.look(); err != nil {

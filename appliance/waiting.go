@@ -75,15 +75,11 @@ func runWaiting(ctx context.Context, cfg *Config) (err error) {
 }
 
 func (w *waiting) run(ctx context.Context, cfg *Config) error {
-	ln, err := net.Listen("tcp", cfg.Settings.Listen)
+	ln, local, err := listen(cfg)
 	if err != nil {
-		return fmt.Errorf("appliance: listening for links: %w", err)
+		return err
 	}
 	defer ln.Close()
-	local, err := net.Listen("tcp", cfg.Settings.HTTP)
-	if err != nil {
-		return fmt.Errorf("appliance: listening for the local pages: %w", err)
-	}
 	defer local.Close()
 	w.addresses.find = findAddresses(cfg, ln)
 	if _, err := w.addresses.look(); err != nil {
