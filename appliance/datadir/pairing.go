@@ -50,6 +50,17 @@ func ReadPairing(path string) (text, picture string, err error) {
 }
 
 func readCode(path string) ([]byte, error) {
+	b, err := ReadFile(path, maxCode+1)
+	if err == nil && len(b) > maxCode {
+		err = fmt.Errorf("%s is longer than %d bytes", path, maxCode)
+	}
+	return b, err
+}
+
+// ReadFile reads the first limit bytes of a file whose directory belongs to
+// somebody who is not trusted: it follows no link, and waits for no FIFO that
+// somebody has put in the file's place.
+func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -60,9 +71,5 @@ func readCode(path string) ([]byte, error) {
 	} else if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a file", path)
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxCode+1))
-	if err == nil && len(b) > maxCode {
-		err = fmt.Errorf("%s is longer than %d bytes", path, maxCode)
-	}
-	return b, err
+	return io.ReadAll(io.LimitReader(f, limit))
 }

@@ -76,8 +76,9 @@ type Data struct {
 }
 
 // Move is how moving the data to a disk goes on. It begins before the answer to
-// UseDisk, and so replaces one that has failed before. Meanwhile coboxd waits (see appliance/datadir/FORMAT.md), for there
-// is no other way to tell members that nothing is lost.
+// UseDisk, and so replaces one that has failed before. Meanwhile coboxd waits (see
+// appliance/datadir/FORMAT.md), for there is no other way to tell members that
+// nothing is lost.
 type Move struct {
 	Disk string `json:"disk"` // ID
 	CopyProgress

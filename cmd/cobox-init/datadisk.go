@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -92,13 +91,8 @@ func findDataDisk(sys, dev, card string, id layout.DataDiskID) (device string, d
 
 // readHeader reads the first sector of a data disk.
 func readHeader(path string) (*layout.DataDisk, error) {
-	f, err := os.Open(path)
+	sector, err := firstSector(path)
 	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	sector := make([]byte, layout.SectorSize)
-	if _, err := io.ReadFull(f, sector); err != nil {
 		return nil, err
 	}
 	return layout.ParseDataDisk(sector)

@@ -181,6 +181,15 @@ func sortDisks(names []string) []string {
 }
 
 func readTable(path string) (*layout.Table, error) {
+	sector, err := firstSector(path)
+	if err != nil {
+		return nil, err
+	}
+	return layout.ParseMBR(sector)
+}
+
+// firstSector reads the first sector of a disk.
+func firstSector(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -190,7 +199,7 @@ func readTable(path string) (*layout.Table, error) {
 	if _, err := io.ReadFull(f, sector); err != nil {
 		return nil, fmt.Errorf("reading the first sector: %w", err)
 	}
-	return layout.ParseMBR(sector)
+	return sector, nil
 }
 
 // sysSize reads a size from /sys, which counts sectors of 512 bytes whatever

@@ -13,8 +13,9 @@
 //
 //	mount.go, kernellog.go             what any first process does
 //	disk.go, slot.go, grow.go, data.go finding the disk and growing its data partition
-//	place.go, datadisk.go, blockdisk.go
+//	place.go, datastate.go, datadisk.go, blockdisk.go
 //	                                   a disk of its own for the data, and what to do without it
+//	remainder.go                       what the card keeps then
 //	movedata.go, copytree.go, walk.go, tidy.go
 //	                                   moving the data there
 //	provision.go                       taking an identity that was made with the image

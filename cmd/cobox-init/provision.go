@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -127,23 +126,7 @@ func erase(path string, size int) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// readSmall reads a file that may lie in coboxd's own directory: it follows no
-// link, and waits for no FIFO that somebody has put in its place.
-func readSmall(path string) ([]byte, error) { return readAtMost(path, maxProvision) }
-
-// readAtMost is readSmall for files that may be longer.
-func readAtMost(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if fi, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	return io.ReadAll(io.LimitReader(f, limit))
-}
+// readSmall reads a small file that may lie in coboxd's own directory.
+func readSmall(path string) ([]byte, error) { return datadir.ReadFile(path, maxProvision) }
 
 func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
