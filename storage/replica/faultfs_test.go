@@ -20,6 +20,7 @@ type faultFS struct {
 	ops     atomic.Int64
 	hit     atomic.Bool
 	same    atomic.Bool // persist makes no difference: the operation reads
+	ended   atomic.Bool // the process has ended: nothing happens any more
 
 	mu    sync.Mutex
 	files []*faultFile
@@ -27,6 +28,9 @@ type faultFS struct {
 
 // fault decides about an operation: whether it happens and what it returns.
 func (f *faultFS) fault(write bool) (skip bool, err error) {
+	if f.ended.Load() {
+		select {}
+	}
 	if f.ops.Add(1) != f.at {
 		return false, nil
 	}
@@ -70,9 +74,11 @@ func (f *faultFS) file(write bool, open func() (vfs.File, error)) (vfs.File, err
 	return ff, nil
 }
 
-// forget lets go of all files, for a store that ended in the middle of
-// something and is never closed would keep them for ever.
-func (f *faultFS) forget() {
+// end makes all further operations wait for ever, as nothing happens any more
+// when a process has ended, and lets go of all files: the store is never closed
+// and would keep them.
+func (f *faultFS) end() {
+	f.ended.Store(true)
 	f.FS.RemoveAll("box")
 	if d, err := f.FS.OpenDir(""); err == nil {
 		d.Sync() // what was synced before is remembered until then
@@ -81,8 +87,7 @@ func (f *faultFS) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, ff := range f.files {
-		empty := vfs.NewMemFile(nil)
-		ff.file.Store(&empty)
+		ff.file.Store(nil)
 	}
 	f.files = nil
 }
@@ -155,10 +160,17 @@ func (f *faultFS) Unwrap() vfs.FS { return f.FS }
 
 type faultFile struct {
 	f    *faultFS
-	file atomic.Pointer[vfs.File]
+	file atomic.Pointer[vfs.File] // nil once the process has ended
 }
 
-func (f *faultFile) get() vfs.File                    { return *f.file.Load() }
+func (f *faultFile) get() vfs.File {
+	file := f.file.Load()
+	if file == nil {
+		select {}
+	}
+	return *file
+}
+
 func (f *faultFile) Preallocate(at, n int64) error    { return f.get().Preallocate(at, n) }
 func (f *faultFile) SyncTo(n int64) (bool, error)     { return f.get().SyncTo(n) }
 func (f *faultFile) Prefetch(at int64, n int64) error { return f.get().Prefetch(at, n) }

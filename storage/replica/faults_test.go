@@ -103,7 +103,7 @@ func runFault(at int64, persist bool) (died bool, err error) {
 		// The process ends. Whatever goroutines are left wait for ever.
 		died = true
 		h.mu.Lock() // nothing more is owed from here on
-		defer fs.forget()
+		defer fs.end()
 	case <-time.After(2 * time.Minute):
 		return false, errors.New("hangs")
 	}
