@@ -58,7 +58,9 @@ func (s *space) refresh(ctx context.Context) error {
 			id := e.Manifest.ID()
 			s.stated = append(s.stated, *e)
 			if e.Readable == nil {
-				continue // nothing of it has arrived but its name
+				// For others nothing of it has arrived but its name.
+				s.begun[id] = append(s.begun[id], holder{l, e})
+				continue
 			}
 			if known := s.known(id); known != nil && known.Known != nil && e.Readable.Size < known.Known.Size {
 				s.a.ui.Warnf("box %q shows an older state of a log than was seen before: %d blocks, not %d", l.box.Name, e.Readable.Size, known.Known.Size)

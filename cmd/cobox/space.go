@@ -38,13 +38,19 @@ type space struct {
 
 	mu      sync.Mutex
 	holders map[merklelog.LogID][]holder
-	turn    atomic.Uint64 // spreads reading over the boxes
+	begun   map[merklelog.LogID][]holder // of which nothing is readable for others yet; no other goroutine has it
+	turn    atomic.Uint64                // spreads reading over the boxes
 }
 
 // holder is a box that holds a log up to a checkpoint that it can prove from.
 type holder struct {
 	link  *link
 	entry *replicate.LogEntry
+}
+
+func newSpace(a *app, st *device.State) *space {
+	return &space{a: a, st: st, spools: map[merklelog.LogID]*spool.Spool{},
+		holders: map[merklelog.LogID][]holder{}, begun: map[merklelog.LogID][]holder{}}
 }
 
 // openSpace connects to the boxes, learns what is new of the space's logs and
@@ -55,7 +61,7 @@ func (a *app) openSpace(ctx context.Context, name string) (*space, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &space{a: a, st: st, spools: map[merklelog.LogID]*spool.Spool{}, holders: map[merklelog.LogID][]holder{}}
+	s := newSpace(a, st)
 	ok := false
 	defer func() {
 		if !ok {
@@ -132,7 +138,11 @@ func (s *space) readSpool() error {
 		return err
 	}
 	s.unlock = unlock
-	return s.openSpools(s.sp)
+	if err := s.openSpools(s.sp); err != nil {
+		return err
+	}
+	s.extendAll()
+	return nil
 }
 
 // anyWaiting reports whether something of the space waits here for a box,
@@ -179,6 +189,51 @@ func (s *space) openSpools(sp *device.Space) error {
 		}
 		s.spools[l.ID()] = opened
 	}
+	return nil
+}
+
+// extendAll does for all own logs that are open what extend does for one.
+func (s *space) extendAll() {
+	for id, own := range s.spools {
+		if err := s.extend(own); err != nil {
+			s.a.log.Warn("what boxes hold of an interrupted backup cannot be read there", "log", id, "error", err)
+		}
+	}
+}
+
+// extend lets the blocks of an own log be read as far as boxes have its leaves.
+// What a box calls readable is the newest checkpoint all of whose leaves it had
+// when it gave a receipt. While a backup is sent, that may lie far behind what
+// the box has receipted and this device has let go of, and it stays there if
+// either is killed then. Our own tree knows the root at any size.
+func (s *space) extend(own *spool.Spool) error {
+	s.mu.Lock()
+	list := slices.Concat(s.holders[own.ID()], s.begun[own.ID()])
+	s.mu.Unlock()
+	var reach []holder
+	for _, h := range list {
+		n := min(h.entry.Leaves, own.Checkpoint().Size)
+		if n > 0 && (h.entry.Readable == nil || n > h.entry.Readable.Size) {
+			root, err := own.Root(n)
+			if err != nil {
+				return err
+			}
+			cp, err := merklelog.SignCheckpoint(s.st.Keys.Signer(), own.ID(), n, root)
+			if err != nil {
+				return err
+			}
+			e := *h.entry
+			e.Readable = &cp
+			h.entry = &e
+		}
+		if h.entry.Readable != nil {
+			reach = append(reach, h)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holders[own.ID()] = reach
+	delete(s.begun, own.ID())
 	return nil
 }
 

@@ -85,7 +85,7 @@ func (a *app) verify(ctx context.Context, only string, all bool) error {
 		return err
 	}
 	defer unlock()
-	s := &space{a: a, st: st, spools: map[merklelog.LogID]*spool.Spool{}, holders: map[merklelog.LogID][]holder{}}
+	s := newSpace(a, st)
 	defer s.close()
 	s.fleet = a.newFleet(st, st.Boxes)
 	s.fleet.connect(ctx)

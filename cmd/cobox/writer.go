@@ -26,7 +26,8 @@ import (
 // has a key envelope for everybody who may read it. A space that does not exist
 // is made. The caller holds the lock.
 func (a *app) openForWriting(ctx context.Context, st *device.State, name string) (*space, *device.Log, error) {
-	s := &space{a: a, st: st, writing: true, spools: map[merklelog.LogID]*spool.Spool{}, holders: map[merklelog.LogID][]holder{}}
+	s := newSpace(a, st)
+	s.writing = true
 	ok := false
 	defer func() {
 		if !ok {
@@ -50,6 +51,7 @@ func (a *app) openForWriting(ctx context.Context, st *device.State, name string)
 	if err := s.refresh(ctx); err != nil {
 		return nil, nil, err
 	}
+	s.extendAll()
 	switch named := st.SpacesNamed(name); {
 	case len(named) == 1:
 		s.sp = named[0]

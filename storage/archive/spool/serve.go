@@ -110,6 +110,19 @@ func (s *Spool) Batch(first, n uint64) (merklelog.Batch, error) {
 	return merklelog.Batch{First: first, Leaves: leaves, Proof: proof}, nil
 }
 
+// Root returns the root of the first n blocks; n is at most the newest
+// checkpoint's size.
+func (s *Spool) Root(n uint64) (merklelog.Hash, error) {
+	if n > s.Checkpoint().Size {
+		return merklelog.Hash{}, fmt.Errorf("spool: root of size %d, which has no checkpoint", n)
+	}
+	root, err := s.tree.Root(n)
+	if err != nil {
+		return merklelog.Hash{}, fmt.Errorf("spool: %w", err)
+	}
+	return root, nil
+}
+
 // Consistency returns the proof that the log of n blocks begins with that of m;
 // n is at most the newest checkpoint's size.
 func (s *Spool) Consistency(m, n uint64) (merklelog.Proof, error) {
