@@ -118,7 +118,9 @@ func (m *member) restored(snapshot, src string) {
 // pair pairs as soon as the box accepts it.
 func (m *member) pair(v *vm, code string, atMost time.Duration) time.Duration {
 	m.t.Helper()
-	for end := time.Now().Add(atMost); ; time.Sleep(100 * time.Millisecond) {
+	end := time.Now().Add(atMost)
+	v.addressed(end)
+	for ; ; time.Sleep(100 * time.Millisecond) {
 		out, c := m.run("pair", code, "--address", "127.0.0.1:"+v.port)
 		if c == 0 {
 			return time.Since(v.started)
@@ -132,7 +134,9 @@ func (m *member) pair(v *vm, code string, atMost time.Duration) time.Duration {
 // await waits until the box answers.
 func (m *member) await(v *vm, atMost time.Duration) {
 	m.t.Helper()
-	for end := time.Now().Add(atMost); ; time.Sleep(100 * time.Millisecond) {
+	end := time.Now().Add(atMost)
+	v.addressed(end)
+	for ; ; time.Sleep(100 * time.Millisecond) {
 		out, code := m.run("box", "status")
 		if code == 0 {
 			return

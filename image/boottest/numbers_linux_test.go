@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -124,7 +125,9 @@ func TestBootTime(t *testing.T) {
 // takes connections before, and hangs up on them.
 func (v *vm) listening(atMost time.Duration) {
 	v.t.Helper()
-	for end := time.Now().Add(atMost); ; time.Sleep(20 * time.Millisecond) {
+	end := time.Now().Add(atMost)
+	v.addressed(end)
+	for ; ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", "127.0.0.1:"+v.port)
 		if err == nil {
 			c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
@@ -138,6 +141,53 @@ func (v *vm) listening(atMost time.Duration) {
 			v.t.Fatalf("the box does not listen within %v", atMost)
 		}
 	}
+}
+
+// addressed waits until the box uses the address that QEMU gives it. QEMU takes
+// a connection before, but its first packet finds no way to the box, and QEMU
+// sends it again only after six seconds: whoever connects too early finds the box
+// long after it was there.
+func (v *vm) addressed(end time.Time) {
+	v.t.Helper()
+	for ; time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		b, err := os.ReadFile(v.traffic)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			v.t.Fatal(err)
+		}
+		if speaks(b, netip.MustParseAddr("10.0.2.15")) {
+			return
+		}
+	}
+}
+
+// speaks reports whether a capture, in the format of libpcap, has a frame that an
+// IPv4 address has sent.
+func speaks(capture []byte, from netip.Addr) bool {
+	const header, record = 24, 16
+	for b := capture[min(header, len(capture)):]; len(b) >= record; {
+		n := int(binary.NativeEndian.Uint32(b[8:]))
+		if len(b) < record+n {
+			return false // is still being written
+		}
+		frame := b[record : record+n]
+		b = b[record+n:]
+		if n < 34 {
+			continue
+		}
+		at := 0
+		switch binary.BigEndian.Uint16(frame[12:]) {
+		case etherIPv4:
+			at = 14 + 12
+		case etherARP:
+			at = 14 + 14
+		default:
+			continue
+		}
+		if netip.AddrFrom4([4]byte(frame[at:])) == from {
+			return true
+		}
+	}
+	return false
 }
 
 // settle waits until a file is on the host's disk, so that the box does not

@@ -49,6 +49,7 @@ type vm struct {
 	port    string // on 127.0.0.1, forwarded to the box's port of links
 	console string // file
 	monitor string // socket
+	traffic string // file: the beginnings of all frames on n0, as pcap
 	started time.Time
 	exited  chan struct{}
 
@@ -63,7 +64,7 @@ func start(t testing.TB, m computer) *vm {
 	t.Helper()
 	dir := t.TempDir()
 	v := &vm{t: t, port: m.port, console: filepath.Join(dir, "console.log"),
-		monitor: filepath.Join(dir, "monitor"), exited: make(chan struct{})}
+		monitor: filepath.Join(dir, "monitor"), traffic: filepath.Join(dir, "n0.pcap"), exited: make(chan struct{})}
 	events := filepath.Join(dir, "events")
 	board := m.board
 	if board == nil {
@@ -74,7 +75,8 @@ func start(t testing.TB, m computer) *vm {
 		"-serial", "file:"+v.console,
 		"-qmp", "unix:"+v.monitor+",server=on,wait=off",
 		"-qmp", "unix:"+events+",server=on,wait=off",
-		"-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:"+v.port+"-:26269")
+		"-netdev", "user,id=n0,hostfwd=tcp:127.0.0.1:"+v.port+"-:26269",
+		"-object", "filter-dump,id=traffic,netdev=n0,maxlen=64,file="+v.traffic)
 	if m.settings != "" {
 		args = append(args, "-bios", uBoot, "-drive", "if=pflash,unit=1,format=raw,readonly=on,file="+m.settings)
 	} else {
