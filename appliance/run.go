@@ -254,9 +254,6 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 	}
 	info := Info{Listen: ln.Addr(), HTTP: local.Addr(), Name: b.roster.Name(),
 		Key: b.identity.StaticPublic(), Addresses: b.addresses.now()}
-	if info.Code, info.Picture, err = b.writeCode(); err != nil {
-		return err
-	}
 	b.events.started(b.version)
 
 	// Everything that serves peers ends with ctx, or when one of its like
@@ -307,6 +304,11 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		return nil
 	})
 
+	// Members need not wait for a picture.
+	if info.Code, info.Picture, err = b.writeCode(); err != nil {
+		g.Go(func() error { return err })
+		return g.Wait()
+	}
 	b.ready.Store(true)
 	b.log.Info("box is running", "name", info.Name, "listen", info.Listen.String(), "http", info.HTTP.String(),
 		"claimed", info.Code == "", "read_only", b.store.ReadOnly())
