@@ -27,6 +27,7 @@ import (
 	"cobox/image/disk"
 	"cobox/image/fat32"
 	"cobox/image/imagetest"
+	"cobox/image/initrd"
 	"cobox/image/layout"
 	"cobox/image/slot"
 )
@@ -131,7 +132,7 @@ func TestBuild(t *testing.T) {
 				t.Errorf("%s is missing", name)
 			}
 		}
-		for _, want := range []string{"arm_64bit=1", "kernel=kernel8.img", "initramfs initrd.gz followkernel", "enable_uart=1", "hdmi_force_hotplug=1", "kernel_watchdog_timeout=15", "kernel_watchdog_partition=0"} {
+		for _, want := range []string{"arm_64bit=1", "kernel=kernel8.img", "initramfs initrd.zst followkernel", "enable_uart=1", "hdmi_force_hotplug=1", "kernel_watchdog_timeout=15", "kernel_watchdog_partition=0"} {
 			if !slices.Contains(strings.Split(string(a[layout.ConfigFile]), "\n"), want) {
 				t.Errorf("config.txt lacks %q", want)
 			}
@@ -194,7 +195,7 @@ func TestBuild(t *testing.T) {
 			}
 		}
 	})
-	t.Run("initramfs", func(t *testing.T) { checkInitramfs(t, unpack(t, a[layout.InitrdFile])) })
+	t.Run("initramfs", func(t *testing.T) { checkInitramfs(t, a[layout.InitrdFile]) })
 	t.Run("packed", func(t *testing.T) {
 		f, err := os.Open(r.Packed.Path)
 		if err != nil {
@@ -361,8 +362,8 @@ func decode(t *testing.T, name string, v any) {
 }
 
 // checkInitramfs: what is not here cannot run on a box.
-func checkInitramfs(t *testing.T, archive []byte) {
-	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(archive)))
+func checkInitramfs(t *testing.T, b []byte) {
+	records, err := initrd.Unpack(b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 //	image/layout     where everything lies on the disk, and which slot starts
 //	image/holds      what is on a disk, told by its bytes
 //	image/bundle     signed updates: the manifest of a slot, release keys, the file
+//	image/initrd     the root file system of a slot, packed
 //	image/fat32      the file system of the boot selection and of the slots
 //	image/slot       writes a system into a slot, and checks one that is there
 //	image/disk       the whole disk as a file, and writing it to a card

@@ -1,13 +1,13 @@
 package image
 
 import (
-	"bytes"
 	"slices"
 	"strings"
 
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"cobox/image/bundle"
+	"cobox/image/initrd"
 )
 
 // BoxID is the user and the group that coboxd runs as.
@@ -38,20 +38,13 @@ func initramfs(c Config, init, box []byte) ([]byte, error) {
 	}
 	// A directory comes before what is in it, because its name is shorter.
 	slices.SortFunc(records, func(a, b cpio.Record) int { return strings.Compare(a.Name, b.Name) })
-	var out bytes.Buffer
-	w := cpio.Newc.Writer(&out)
-	for i, r := range records {
+	for i := range records {
+		r := &records[i]
 		r.Ino, r.NLink = uint64(i+1), 1
 		if r.Mode&cpio.S_IFMT == cpio.S_IFDIR {
 			r.NLink = 2
 		}
 		r.MTime = uint64(c.Time.Unix())
-		if err := w.WriteRecord(r); err != nil {
-			return nil, err
-		}
 	}
-	if err := cpio.WriteTrailer(w); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return initrd.Pack(records, initrd.Small)
 }

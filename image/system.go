@@ -93,12 +93,12 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 	kernel, firmware := s.Modules[0].Dir, s.Modules[1].Dir
 
 	c.Progress("building the programs")
-	var vmlinuz, initrd, template []byte
+	var vmlinuz, root, template []byte
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		raw, err := os.ReadFile(filepath.Join(kernel, "vmlinuz"))
 		if err == nil {
-			vmlinuz, err = pack(raw)
+			vmlinuz, err = packKernel(raw)
 		}
 		if err != nil {
 			return fmt.Errorf("image: packing the kernel: %w", err)
@@ -110,11 +110,7 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 		if s.Programs, err = programs(ctx, c); err != nil {
 			return err
 		}
-		archive, err := initramfs(c, s.Programs[0].Binary, s.Programs[1].Binary)
-		if err == nil {
-			initrd, err = pack(archive)
-		}
-		if err != nil {
+		if root, err = initramfs(c, s.Programs[0].Binary, s.Programs[1].Binary); err != nil {
 			return fmt.Errorf("image: making the initramfs: %w", err)
 		}
 		return nil
@@ -134,7 +130,7 @@ func newSystem(ctx context.Context, c Config) (*System, error) {
 	}
 
 	s.Files[layout.KernelFile] = vmlinuz
-	s.Files[layout.InitrdFile] = initrd
+	s.Files[layout.InitrdFile] = root
 	s.Files[layout.TemplateFile] = template
 	s.Files[layout.ConfigFile] = []byte(configText)
 	s.Files[layout.CmdlineFile] = []byte(cmdlineText)
@@ -196,9 +192,9 @@ func packTemplate(b []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// pack compresses as gzip, the one form that firmware and kernel both take,
-// without a name and a time.
-func pack(b []byte) ([]byte, error) {
+// packKernel compresses as gzip, the one form that the firmware unpacks, without
+// a name and a time.
+func packKernel(b []byte) ([]byte, error) {
 	var out bytes.Buffer
 	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err != nil {

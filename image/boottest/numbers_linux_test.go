@@ -42,9 +42,16 @@ func TestBootTime(t *testing.T) {
 		clock, work time.Duration
 		others      float64 // processors busy with something else
 	}
-	// The quietest measurement is the best one.
+	// Of measurements on a quiet machine the fastest is the least disturbed one.
 	best := func(a, b measured) measured {
-		if a.clock == 0 || b.others < a.others {
+		switch {
+		case a.clock == 0:
+			return b
+		case max(a.others, b.others) <= quiet:
+			if b.clock < a.clock {
+				return b
+			}
+		case b.others < a.others:
 			return b
 		}
 		return a

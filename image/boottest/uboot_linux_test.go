@@ -43,8 +43,8 @@ load virtio 0:${boot_partition} ${loadaddr} cmdline.txt || run fail
 env import -t ${loadaddr} ${filesize} console || run fail
 setenv step kernel8.img
 load virtio 0:${boot_partition} ${kernel_addr_r} kernel8.img || run fail
-setenv step initrd.gz
-load virtio 0:${boot_partition} ${ramdisk_addr_r} initrd.gz || run fail
+setenv step initrd.zst
+load virtio 0:${boot_partition} ${ramdisk_addr_r} initrd.zst || run fail
 setenv step 'the device tree'
 fdt addr ${fdtcontroladdr} || run fail
 fdt resize 4096 || run fail

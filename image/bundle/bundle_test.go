@@ -341,7 +341,7 @@ func TestMemory(t *testing.T) {
 	for r, i := rand.New(rand.NewPCG(1, 2)), 0; i < len(noise); i += 8 {
 		binary.LittleEndian.PutUint64(noise[i:], r.Uint64())
 	}
-	f := bundletest.Files{"initrd.gz": noise, "kernel8.img": bytes.Repeat(noise[:1<<20], 30)}
+	f := bundletest.Files{"initrd.zst": noise, "kernel8.img": bytes.Repeat(noise[:1<<20], 30)}
 	name := filepath.Join(t.TempDir(), "large.cobox")
 	if err := os.WriteFile(name, build(t, manifest(f), f, private[0], private[1]), 0o644); err != nil {
 		t.Fatal(err)

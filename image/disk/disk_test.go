@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/u-root/u-root/pkg/cpio"
 
 	"cobox/image/bundle"
 	"cobox/image/disk"
 	"cobox/image/fat32"
+	"cobox/image/initrd"
 	"cobox/image/layout"
 )
 
@@ -240,21 +240,19 @@ func TestCopy(t *testing.T) {
 func TestReleaseKeys(t *testing.T) {
 	archive := func(records ...cpio.Record) []byte {
 		t.Helper()
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		w := cpio.Newc.Writer(z)
-		if err := errors.Join(cpio.WriteRecords(w, records), cpio.WriteTrailer(w), z.Close()); err != nil {
+		b, err := initrd.Pack(records, initrd.Quick)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return b.Bytes()
+		return b
 	}
 	other, keys := cpio.StaticFile("init", "x", 0o755), cpio.StaticFile("etc/cobox-release.pub", "the keys", 0o644)
 	slot := disk.Slot{Files: bundle.Contents{layout.InitrdFile: archive(other, keys)}}
 	if got, err := slot.ReleaseKeys(); err != nil || string(got) != "the keys" {
 		t.Errorf("%q, %v", got, err)
 	}
-	for what, initrd := range map[string][]byte{"no keys": archive(other), "no initramfs": nil, "cut": archive(other, keys)[:100]} {
-		slot.Files[layout.InitrdFile] = initrd
+	for what, b := range map[string][]byte{"no keys": archive(other), "no initramfs": nil, "cut": archive(other, keys)[:100]} {
+		slot.Files[layout.InitrdFile] = b
 		if got, err := slot.ReleaseKeys(); err == nil {
 			t.Errorf("%s: %q", what, got)
 		}

@@ -1,16 +1,12 @@
 package disk
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/u-root/u-root/pkg/cpio"
-
 	"cobox/image/bundle"
+	"cobox/image/initrd"
 	"cobox/image/layout"
 )
 
@@ -78,28 +74,16 @@ func (s *Slot) ReleaseKeys() ([]byte, error) {
 	return text, nil
 }
 
-// releaseKeys reads an initramfs as far as the file of the keys.
-func releaseKeys(initrd []byte) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(initrd))
+// releaseKeys finds the file of the keys in an initramfs.
+func releaseKeys(b []byte) ([]byte, error) {
+	records, err := initrd.Unpack(b)
 	if err != nil {
 		return nil, err
 	}
-	const most = 512 << 20
-	archive, err := io.ReadAll(io.LimitReader(z, most))
-	if err != nil {
-		return nil, err
-	}
-	r := cpio.Newc.Reader(bytes.NewReader(archive))
-	for {
-		record, err := r.ReadRecord()
-		if err == io.EOF {
-			return nil, errors.New("there are none")
-		}
-		if err != nil {
-			return nil, err
-		}
-		if record.Name == strings.TrimPrefix(bundle.KeysFile, "/") {
-			return io.ReadAll(io.NewSectionReader(record.ReaderAt, 0, int64(record.FileSize)))
+	for _, r := range records {
+		if r.Name == strings.TrimPrefix(bundle.KeysFile, "/") {
+			return initrd.Content(r)
 		}
 	}
+	return nil, errors.New("there are none")
 }

@@ -15,6 +15,7 @@ import (
 
 	"cobox/image/bundle/bundletest"
 	"cobox/image/disk"
+	"cobox/image/initrd"
 	"cobox/image/layout"
 )
 
@@ -45,9 +46,9 @@ func Audit(image string) (findings []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		records, err := unpack(system.Files[layout.InitrdFile])
+		records, err := initrd.Unpack(system.Files[layout.InitrdFile])
 		if err != nil {
-			return nil, fmt.Errorf("imagetest: unpack the initramfs of slot %s: %w", s, err)
+			return nil, fmt.Errorf("imagetest: the initramfs of slot %s: %w", s, err)
 		}
 		if err := a.initramfs("slot "+s.String()+", initramfs", records); err != nil {
 			return nil, err
@@ -88,7 +89,7 @@ func (a *audit) found(where, name, what string) {
 func (a *audit) initramfs(where string, records []cpio.Record) error {
 	var can []string
 	for _, r := range records {
-		b, err := content(r)
+		b, err := initrd.Content(r)
 		if err != nil {
 			return fmt.Errorf("imagetest: read %s: %w", r.Name, err)
 		}

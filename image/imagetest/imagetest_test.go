@@ -2,10 +2,8 @@ package imagetest_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"encoding/pem"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -21,6 +19,7 @@ import (
 	"cobox/image/disk"
 	"cobox/image/fat32"
 	"cobox/image/imagetest"
+	"cobox/image/initrd"
 	"cobox/image/layout"
 	"cobox/image/slot"
 )
@@ -63,41 +62,23 @@ func goodRecords() []cpio.Record {
 
 func pack(t *testing.T, records []cpio.Record) []byte {
 	t.Helper()
-	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
-	w := cpio.Newc.Writer(z)
-	for _, r := range records {
-		if err := w.WriteRecord(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := cpio.WriteTrailer(w); err != nil {
+	b, err := initrd.Pack(records, initrd.Quick)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
+	return b
 }
 
 // files returns those of an initramfs, each with its mode and contents.
-func files(t *testing.T, initrd []byte) map[string]string {
+func files(t *testing.T, initramfs []byte) map[string]string {
 	t.Helper()
-	z, err := gzip.NewReader(bytes.NewReader(initrd))
-	if err != nil {
-		t.Fatal(err)
-	}
-	archive, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(archive)))
+	records, err := initrd.Unpack(initramfs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := map[string]string{}
 	for _, r := range records {
-		b, err := io.ReadAll(io.NewSectionReader(r.ReaderAt, 0, int64(r.FileSize)))
+		b, err := initrd.Content(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +90,7 @@ func files(t *testing.T, initrd []byte) map[string]string {
 
 func system(t *testing.T, records []cpio.Record) *disk.Slot {
 	t.Helper()
-	f := bundle.Contents{"initrd.gz": pack(t, records), "kernel8.img": []byte("kernel"), "overlays/x.dtbo": nil}
+	f := bundle.Contents{layout.InitrdFile: pack(t, records), "kernel8.img": []byte("kernel"), "overlays/x.dtbo": nil}
 	m := &bundle.Manifest{Version: "1", Number: 1, Floor: 1, Board: bundle.BoardRPi, Files: f.Describe()}
 	return &disk.Slot{Manifest: m, Files: f}
 }
@@ -183,7 +164,7 @@ func TestVariant(t *testing.T) {
 	if m := first.Manifest; m.Version != "1" || string(first.Files["kernel8.img"]) != "kernel" {
 		t.Errorf("the system that it was made of has changed: %+v", m)
 	}
-	in := files(t, s.Files["initrd.gz"])
+	in := files(t, s.Files[layout.InitrdFile])
 	keys, err := bundle.ParsePublicKeys([]byte(in["etc/cobox-release.pub"]))
 	if err != nil || in["init"] != "broken" || in["etc/cobox-release"] != "2\n" {
 		t.Errorf("%v %v", in, err)

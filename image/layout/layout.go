@@ -54,7 +54,7 @@ const (
 // Names of files in a slot.
 const (
 	KernelFile   = "kernel8.img"
-	InitrdFile   = "initrd.gz"
+	InitrdFile   = "initrd.zst"
 	CmdlineFile  = "cmdline.txt"
 	ConfigFile   = "config.txt"
 	ManifestFile = "manifest.txt"
