@@ -39,6 +39,7 @@ var order = [][]string{
 	{"netlink/replicate"},
 	{"image/layout"},
 	{"image/holds"},
+	{"image/initrd"},
 	{"image/bundle"},
 	{"image/fat32"},
 	{"image/slot"},
