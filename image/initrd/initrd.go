@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
@@ -20,6 +21,9 @@ const (
 	window = 8 << 20
 	// most is how large an archive may be, in bytes.
 	most = 512 << 20
+	// maxName is how long a name may be, with the zero behind it, in bytes: as long
+	// as Linux takes one.
+	maxName = 4096
 )
 
 // Level says how hard to compress.
@@ -69,27 +73,60 @@ func Unpack(b []byte) ([]cpio.Record, error) {
 	if len(archive) > most {
 		return nil, fmt.Errorf("initrd: unpack: it is larger than %d bytes", most)
 	}
-	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(archive)))
+	end, err := length(archive)
 	if err != nil {
 		return nil, fmt.Errorf("initrd: unpack: %w", err)
 	}
-	end := 0
-	if n := len(records); n > 0 {
-		end = int(records[n-1].FilePos) + int(records[n-1].FileSize+3)&^3
-	}
-	var trailer bytes.Buffer
-	if err := cpio.WriteTrailer(cpio.Newc.Writer(&trailer)); err != nil {
-		return nil, fmt.Errorf("initrd: unpack: %w", err)
-	}
-	if end > len(archive) || !bytes.HasPrefix(archive[end:], trailer.Bytes()) {
-		return nil, errors.New("initrd: unpack: it has no end")
-	}
 	// Linux would go on with an archive that follows.
-	if rest := archive[end+trailer.Len():]; len(bytes.Trim(rest, "\x00")) > 0 {
+	if len(bytes.Trim(archive[end:], "\x00")) > 0 {
 		return nil, errors.New("initrd: unpack: something follows its end")
+	}
+	records, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(archive[:end])))
+	if err != nil {
+		return nil, fmt.Errorf("initrd: unpack: %w", err)
 	}
 	return records, nil
 }
+
+// length finds the end of an archive, behind its trailer, from the sizes that its
+// headers tell: the reader of archives believes those.
+func length(archive []byte) (end int, err error) {
+	const (
+		header   = 110 // bytes: a magic of 6 and 13 numbers of 8 hexadecimal digits
+		fileSize = 6 + 6*8
+		nameSize = 6 + 11*8
+	)
+	for at := 0; ; {
+		if len(archive)-at < header {
+			return 0, errors.New("it has no end")
+		}
+		number := func(offset int) (n uint64) {
+			if err == nil {
+				n, err = strconv.ParseUint(string(archive[at+offset:at+offset+8]), 16, 32)
+			}
+			return n
+		}
+		file, name := number(fileSize), number(nameSize)
+		if err != nil {
+			return 0, fmt.Errorf("the header at %d: %w", at, err)
+		}
+		if name == 0 || name > maxName {
+			return 0, fmt.Errorf("the header at %d: a name of %d bytes", at, name)
+		}
+		content := round4(at + header + int(name))
+		next := round4(content + int(file))
+		if next > len(archive) {
+			return 0, errors.New("it has no end")
+		}
+		if string(archive[at+header:at+header+int(name)-1]) == cpio.Trailer {
+			return next, nil
+		}
+		at = next
+	}
+}
+
+// round4 is where a part of an archive begins if the one before ends at n.
+func round4(n int) int { return (n + 3) &^ 3 }
 
 // Content returns the bytes of a record.
 func Content(r cpio.Record) ([]byte, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -113,6 +114,26 @@ func TestDamage(t *testing.T) {
 	}
 	if _, err := initrd.Unpack(compress(t, append(good, make([]byte, 512)...))); err != nil {
 		t.Errorf("zeros behind the end: %v", err)
+	}
+}
+
+// TestSizesAreBounded: what a header says is not believed before it is compared
+// with what is there.
+func TestSizesAreBounded(t *testing.T) {
+	for what, offset := range map[string]int{"file": 54, "name": 94} {
+		b := archive(t, records()...)
+		copy(b[offset:], "fffffff0")
+		packed := compress(t, b)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := initrd.Unpack(packed)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("a %s of 4 GiB: no error", what)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
+			t.Errorf("a %s of 4 GiB takes %d MiB", what, used>>20)
+		}
 	}
 }
 
