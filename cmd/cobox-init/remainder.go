@@ -132,7 +132,3 @@ func sameIdentity(card string, id *datadir.Identity) (bool, error) {
 	}
 	return false, nil // there is none, or a damaged one, which is made good
 }
-
-// stays are the files of coboxd's directory that a card keeps when the data has
-// been moved.
-var stays = []string{"FORMAT", "LOCK", "coboxd.toml", datadir.IdentityFile, datadir.PeersFile, datadir.MovedFile}

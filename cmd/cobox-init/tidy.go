@@ -107,6 +107,10 @@ func renewMark(card string, id layout.DataDiskID) error {
 	return markMoved(card, id)
 }
 
+// stays are the files of coboxd's directory that a card keeps when the data has
+// been moved.
+var stays = []string{"FORMAT", "LOCK", "coboxd.toml", datadir.IdentityFile, datadir.PeersFile, datadir.MovedFile}
+
 // tidyCard marks the card's directory as one whose data was moved, and then
 // removes the data there. What a crash leaves is removed the next time.
 func tidyCard(ctx context.Context, card string, id layout.DataDiskID) error {
