@@ -13,8 +13,7 @@ import (
 // Progress is how far an offering has come.
 type Progress struct {
 	Known    uint64            // size of the peer's newest checkpoint
-	Sent     uint64            // blocks sent in this session
-	Missing  uint64            // blocks that the peer wanted and the source did not have
+	Sent     uint64            // blocks sent in this session, counted before the peer can have them
 	Receipt  *Receipt          // the newest receipt, verified; nil before the first
 	Holes    []merklelog.Range // blocks below its size that the peer lacks
 	MoreHole bool              // there are more holes than those listed
@@ -64,9 +63,7 @@ type Offering struct {
 	advancing bool                 // an offer or advance is not answered yet
 	announced merklelog.Checkpoint
 
-	sent    atomic.Uint64
-	missing atomic.Uint64
-
+	sent   atomic.Uint64
 	silent bool // nothing more is served for it; under the lock of the queue
 
 	mu        sync.Mutex
@@ -121,7 +118,7 @@ func (o *Offering) Progress() (Progress, <-chan struct{}) {
 	defer o.mu.Unlock()
 	p := o.progress
 	p.Holes = slices.Clone(p.Holes)
-	p.Sent, p.Missing = o.sent.Load(), o.missing.Load()
+	p.Sent = o.sent.Load()
 	return p, o.changed
 }
 

@@ -223,11 +223,11 @@ func (s *Session) serveBlocks(j serveBlocks) error {
 			err := src.Block(i, buf.block())
 			if err == nil {
 				putBlockHeader(buf, kindBlock, j.o.id, i)
+				j.o.sent.Add(1) // before the peer can have it and answer
 				if err := s.sendBulk(s.ctx, classFresh, outgoing{buf: buf}); err != nil {
 					s.free(buf)
 					return err
 				}
-				j.o.sent.Add(1)
 				continue
 			}
 			s.free(buf)
@@ -237,7 +237,6 @@ func (s *Session) serveBlocks(j serveBlocks) error {
 			if gone, err = s.sendHole(s.ctx, j.o, i, size); err != nil {
 				return err
 			}
-			j.o.missing.Add(min(gone, run.End()) - i)
 			if gone >= run.End() {
 				break
 			}
