@@ -26,15 +26,21 @@ func faultLife(at int64, persist bool) (*history, *faultFS) {
 	return h, &faultFS{FS: h.mem, at: at, persist: persist}
 }
 
-// liveFaulty lives until some steps after the fault. The error is one that no
-// fault excuses.
+// liveFaulty lives until some steps after the fault, or closes fatal and does
+// not return. The error is one that no fault excuses.
 func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
 	o := h.options(fs)
 	var once sync.Once
 	o.Fatal = func(error) { once.Do(func() { close(fatal) }) }
+	living := func(err error) error {
+		if errors.Is(err, errUnknown) {
+			select {} // the process is ending, even if Fatal comes a moment later
+		}
+		return err
+	}
 	open := func() (err error) {
 		h.s, err = Open("box", o)
-		return err
+		return living(err)
 	}
 	if err := open(); err != nil {
 		if !fs.hit.Load() {
@@ -55,7 +61,7 @@ func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
 		var err error
 		switch {
 		case n%30 == 29:
-			if err = h.s.Close(); err == nil || fs.hit.Load() {
+			if err = living(h.s.Close()); err == nil || fs.hit.Load() {
 				err = errors.Join(err, open())
 			}
 		case n%14 == 4:
@@ -72,7 +78,7 @@ func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
 				err = h.commit(i)
 			}
 		}
-		if err != nil && !fs.hit.Load() {
+		if living(err) != nil && !fs.hit.Load() {
 			return fmt.Errorf("step %d: %w", n, err)
 		}
 		if h.s == nil {
@@ -80,7 +86,7 @@ func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
 		}
 	}
 	if h.s != nil {
-		if err := h.s.Close(); err != nil && !fs.hit.Load() {
+		if err := living(h.s.Close()); err != nil && !fs.hit.Load() {
 			return err
 		}
 	}

@@ -67,6 +67,7 @@ func (s *Store) writeIndex(in *intake) error {
 
 	parts := splitByLog(in.entries)
 	c := newChange(s)
+	c.came = in.entries
 	for _, p := range parts {
 		p.addTo(b, c, r.first)
 		r.live += uint32(p.count)
@@ -88,11 +89,6 @@ func (s *Store) writeIndex(in *intake) error {
 		ls.setSyncedLocked(p.progress)
 		ls.mu.Unlock()
 	}
-	s.mu.Lock()
-	for _, e := range in.entries {
-		s.accountLocked(e.log.account).pending--
-	}
-	s.mu.Unlock()
 	in.entries = nil
 	return nil
 }
@@ -171,6 +167,7 @@ type change struct {
 	s     *Store
 	runs  map[uint64]run
 	users map[account.ID]*usage // the values to be written
+	came  []intakeEntry         // blocks that are indexed, and pending until then
 }
 
 func newChange(s *Store) *change {
@@ -268,7 +265,8 @@ func (c *change) lower(r run, g garbage) error {
 }
 
 // commitChange writes what was collected, with the batch, and syncs it. Only
-// then does anybody see the new usage.
+// then does anybody see the new usage, in which each block counts once: a quota
+// that is nearly used up must not refuse what fits.
 func (s *Store) commitChange(b *pebble.Batch, c *change) error {
 	for _, r := range c.runs {
 		b.Set(arrivalKey(prefixRun, r.first), appendRun(nil, r), nil)
@@ -293,6 +291,9 @@ func (s *Store) commitChange(b *pebble.Batch, c *change) error {
 	defer s.mu.Unlock()
 	for id, u := range c.users {
 		s.accountLocked(id).usage = *u
+	}
+	for _, e := range c.came {
+		s.accountLocked(e.log.account).pending--
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ var (
 	ErrScattered = errors.New("replica: the log has too many gaps")
 	// ErrNoSpace says that the disk is too full for new data.
 	ErrNoSpace = errors.New("replica: too little free disk space for new data")
+
+	// errUnknown says that Fatal is called, or is about to be.
+	errUnknown = errors.New("replica: state of the disk unknown")
 )
 
 // DamagedError says that something stored is not what was stored.
@@ -293,7 +296,7 @@ func (s *Store) writable() error {
 // right.
 func (s *Store) fatal(err error) {
 	s.failOnce.Do(func() {
-		s.failErr = fmt.Errorf("replica: state of the disk unknown: %w", err)
+		s.failErr = fmt.Errorf("%w: %w", errUnknown, err)
 		close(s.failed)
 		s.opts.Fatal(s.failErr)
 	})
