@@ -343,6 +343,52 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
+// TestMovedBetweenLooks lets another session move the log after each look at it
+// in turn, while an offer of the same length is taken up. The offer hears of
+// nothing that the box's side of it has not seen, so it is not left waiting.
+func TestMovedBetweenLooks(t *testing.T) {
+	for look := 1; ; look++ {
+		moved := false
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			box := newTestBox(newMemStore(), "alice")
+			dev, srv := startPair(t, deviceConfig(), box.config("alice"))
+			log := NewTestLog("alice", "laptop", "log").Add(600)
+			first := must(dev.Offer(log))
+			if _, err := first.WaitReceipt(ctx, 600); err != nil {
+				t.Fatal(err)
+			}
+			first.Close()
+			<-first.Done()
+			synctest.Wait()
+
+			log.Add(10)
+			looks := 0
+			box.store.look = func() {
+				if looks++; looks != look || box.store.size(log.ID()) == 610 {
+					return
+				}
+				moved = true
+				err := box.store.OfferCheckpoint(log.manifest, log.Checkpoint(), must(log.Consistency(600, 610)))
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := must(dev.Offer(log)).WaitReceipt(ctx, 610); err != nil {
+				t.Errorf("moved after look %d: %v", look, err)
+			}
+			stopPair(t, dev, srv)
+		})
+		if !moved {
+			if look < 4 {
+				t.Errorf("the log could be moved after %d looks only", look-1)
+			}
+			return
+		}
+	}
+}
+
 // TestReadCanceled cancels a read whose consumer is slow, and reads on.
 func TestReadCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

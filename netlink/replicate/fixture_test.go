@@ -217,6 +217,7 @@ var (
 type memStore struct {
 	put   func(log merklelog.LogID, index uint64) error // called without the lock before a block is put
 	offer func(cp merklelog.Checkpoint)                 // called without the lock before a checkpoint is taken
+	look  func()                                        // called without the lock after a log was looked at
 	note  func(string)
 
 	mu      sync.Mutex
@@ -240,6 +241,9 @@ type memLog struct {
 func newMemStore() *memStore { return &memStore{logs: make(map[merklelog.LogID]*memLog)} }
 
 func (s *memStore) Log(id merklelog.LogID) (LogState, error) {
+	if s.look != nil {
+		defer s.look()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.logs[id]
@@ -247,6 +251,13 @@ func (s *memStore) Log(id merklelog.LogID) (LogState, error) {
 		return LogState{}, errUnknown
 	}
 	return LogState{Manifest: l.manifest, Checkpoint: l.cp, Leaves: l.frontier.Size(), Held: uint64(len(l.blocks))}, nil
+}
+
+// size returns the size of a log's newest checkpoint.
+func (s *memStore) size(id merklelog.LogID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.logs[id].cp.Size
 }
 
 func (s *memStore) OfferCheckpoint(m *merklelog.Manifest, cp merklelog.Checkpoint, proof merklelog.Proof) error {

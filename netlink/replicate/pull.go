@@ -229,33 +229,31 @@ func (p *pull) begin() error {
 			}
 		}
 	}
-	if err := p.refresh(); err != nil {
+	if state, err = p.refresh(); err != nil {
 		return err
 	}
 	p.unclean = true
 	p.receipted = time.Now()
 	p.lastIn = time.Now()
-	p.sendKnown()
+	p.sendKnown(state)
 	return nil
 }
 
 // refresh reads where the store stands; another session may have moved it.
-func (p *pull) refresh() error {
+func (p *pull) refresh() (LogState, error) {
 	state, err := p.s.cfg.Box.Store.Log(p.log)
 	if err != nil {
-		return err
+		return state, err
 	}
 	p.held, p.leaves = state.Checkpoint, state.Leaves
 	p.leafNext, p.leafEnd = p.leaves, p.leaves
-	return nil
+	return state, nil
 }
 
-func (p *pull) sendKnown() {
-	state, err := p.s.cfg.Box.Store.Log(p.log)
-	if err != nil {
-		p.fault("reading a log", err)
-		return
-	}
+// sendKnown tells the peer what refresh has seen, and nothing newer: the peer
+// sends an advance only for what it has not heard of, and the pull goes on only
+// to what it knows itself.
+func (p *pull) sendKnown(state LogState) {
 	k := known{checkpoint: state.Checkpoint, leaves: state.Leaves, held: min(state.Held, state.Leaves)}
 	p.s.send(message(appendKnown(newMessage(kindKnown, p.id), &k)).finish())
 }
@@ -280,7 +278,8 @@ func (p *pull) step() error {
 }
 
 func (p *pull) takeAdvance(a *advance) error {
-	if err := p.refresh(); err != nil {
+	state, err := p.refresh()
+	if err != nil {
 		return err
 	}
 	// If another session moved the checkpoint, the peer hears where it is now.
@@ -289,11 +288,11 @@ func (p *pull) takeAdvance(a *advance) error {
 			return err
 		}
 		p.unclean = true
-		if err := p.refresh(); err != nil {
+		if state, err = p.refresh(); err != nil {
 			return err
 		}
 	}
-	p.sendKnown()
+	p.sendKnown(state)
 	return nil
 }
 
@@ -384,7 +383,8 @@ func (p *pull) takeLeaves(b merklelog.Batch) error {
 	}
 	if p.stale && p.leafNext == p.leafEnd {
 		p.stale = false
-		return p.refresh()
+		_, err := p.refresh()
+		return err
 	}
 	return nil
 }
