@@ -2,6 +2,7 @@ package boottest
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"image"
 	"image/draw"
@@ -14,6 +15,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -43,7 +46,7 @@ func TestSixSteps(t *testing.T) {
 	office := nettest.New(t)
 	office.Tap(officeSide)
 	office.Add(officeSide, officeRouter+"/24")
-	serveDHCP(t, office)
+	router := newRouter(t, office)
 	s := &steps{t: t, office: office, dir: t.TempDir(), home: t.TempDir(), commands: readmeSteps(t)}
 
 	// 1: -image is what was downloaded.
@@ -74,6 +77,7 @@ func TestSixSteps(t *testing.T) {
 	s.do("coboximg flash")
 
 	// 4
+	began := time.Now()
 	pi := plugIn(t, office, card)
 	pi.wait("an IPv4 address is granted", 4*time.Minute)
 	pi.wait("box is running", 4*time.Minute)
@@ -98,6 +102,29 @@ func TestSixSteps(t *testing.T) {
 	}
 	if lines := troubles.FindAllString(pi.log(), -1); lines != nil {
 		t.Errorf("console: %q", lines)
+	}
+
+	// All the while the box keeps its lease, and has the router's time. That is
+	// before any other that it would believe, also when the power comes back and
+	// there is nobody to ask: this computer has no clock of its own.
+	for end := time.Now().Add(officeLease); router.renewals.Load() == 0 && time.Now().Before(end); {
+		time.Sleep(100 * time.Millisecond)
+	}
+	if router.renewals.Load() == 0 || router.grants.Load() != 1 {
+		t.Errorf("%d leases were granted and %d renewed", router.grants.Load(), router.renewals.Load())
+	}
+	pi.wait("the clock is set", time.Second)
+	router.clock.Close()
+	pi.kill()
+	pi = plugIn(t, office, card)
+	pi.wait("box is running", 4*time.Minute)
+	lifts := regexp.MustCompile(`the clock was behind what is known set=(\S+)`).FindAllStringSubmatch(pi.log(), -1)
+	if len(lifts) == 0 {
+		t.Fatal("the clock was not set by what is known")
+	}
+	set, err := time.Parse(time.RFC3339, lifts[len(lifts)-1][1])
+	if err != nil || set.Before(began.Add(ahead).Truncate(time.Second)) {
+		t.Errorf("the clock goes on from %v (%v); it was later when the power was cut", set, err)
 	}
 }
 
@@ -183,44 +210,94 @@ func photograph(t testing.TB, label, photo string) {
 	mustDo(t, errors.Join(jpeg.Encode(out, img, &jpeg.Options{Quality: 70}), out.Close()))
 }
 
-// serveDHCP is the office's router: it gives the only address that it has.
-func serveDHCP(t testing.TB, office *nettest.Network) {
+// router is the office's. It gives the only address that it has, and the time,
+// which at the office is [ahead].
+type router struct {
+	t        testing.TB
+	grants   atomic.Int32 // leases asked for by who had none
+	renewals atomic.Int32 // by who had this one
+	clock    net.PacketConn
+}
+
+const (
+	officeLease = time.Minute // the shortest that a box takes
+	ahead       = 36 * time.Hour
+)
+
+func newRouter(t testing.TB, office *nettest.Network) *router {
 	t.Helper()
-	answer := func(conn net.PacketConn, peer net.Addr, request *dhcpv4.DHCPv4) {
-		kind := dhcpv4.MessageTypeOffer
-		if request.MessageType() == dhcpv4.MessageTypeRequest {
-			kind = dhcpv4.MessageTypeAck
-		}
-		reply, err := dhcpv4.NewReplyFromRequest(request,
-			dhcpv4.WithMessageType(kind),
-			dhcpv4.WithYourIP(net.ParseIP(officeBox)),
-			dhcpv4.WithServerIP(net.ParseIP(officeRouter)),
-			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.ParseIP(officeRouter))),
-			dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
-			dhcpv4.WithRouter(net.ParseIP(officeRouter)),
-			dhcpv4.WithLeaseTime(3600),
-		)
-		if err == nil {
-			_, err = conn.WriteTo(reply.ToBytes(), peer)
-		}
-		if err != nil {
-			t.Errorf("the router does not answer: %v", err)
-		}
-	}
+	r := &router{t: t}
 	var server *server4.Server
 	mustDo(t, office.Do(func() (err error) {
-		server, err = server4.NewServer(officeSide, &net.UDPAddr{IP: net.IPv4zero, Port: dhcpv4.ServerPort}, answer)
+		server, err = server4.NewServer(officeSide, &net.UDPAddr{IP: net.IPv4zero, Port: dhcpv4.ServerPort}, r.lease)
+		if err == nil {
+			r.clock, err = net.ListenPacket("udp4", officeRouter+":123")
+		}
 		return err
 	}))
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve() // until it is closed
-	}()
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve() }) // until it is closed
+	serving.Go(r.tellTime)
 	t.Cleanup(func() {
 		server.Close()
-		<-done
+		r.clock.Close()
+		serving.Wait()
 	})
+	return r
+}
+
+// lease answers a request for an address.
+func (r *router) lease(conn net.PacketConn, peer net.Addr, request *dhcpv4.DHCPv4) {
+	kind := dhcpv4.MessageTypeOffer
+	if request.MessageType() == dhcpv4.MessageTypeRequest {
+		kind = dhcpv4.MessageTypeAck
+		if request.ClientIPAddr.Equal(net.ParseIP(officeBox)) {
+			r.renewals.Add(1)
+		} else {
+			r.grants.Add(1)
+		}
+	}
+	here := net.ParseIP(officeRouter)
+	reply, err := dhcpv4.NewReplyFromRequest(request,
+		dhcpv4.WithMessageType(kind),
+		dhcpv4.WithYourIP(net.ParseIP(officeBox)),
+		dhcpv4.WithServerIP(here),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(here)),
+		dhcpv4.WithOption(dhcpv4.OptNTPServers(here)),
+		dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
+		dhcpv4.WithRouter(here),
+		dhcpv4.WithLeaseTime(uint32(officeLease/time.Second)),
+	)
+	if err == nil {
+		_, err = conn.WriteTo(reply.ToBytes(), peer)
+	}
+	if err != nil {
+		r.t.Errorf("the router does not answer: %v", err)
+	}
+}
+
+// tellTime answers as a time server (RFC 5905, section 7.3) until its socket is
+// closed.
+func (r *router) tellTime() {
+	question := make([]byte, 48)
+	for {
+		n, peer, err := r.clock.ReadFrom(question)
+		if err != nil {
+			return
+		}
+		if n < len(question) {
+			continue
+		}
+		now := time.Now().Add(ahead)
+		stamp := uint64(now.Unix()+2_208_988_800)<<32 | uint64(now.Nanosecond())<<32/1e9 // since 1900
+		answer := make([]byte, 48)
+		answer[0], answer[1], answer[2], answer[3] = 4<<3|4, 1, 6, 0xec // version 4, server, stratum 1, 64 s, 2^-20 s
+		binary.BigEndian.PutUint64(answer[16:], stamp)                  // its clock was set,
+		copy(answer[24:], question[40:])                                // the client's time,
+		binary.BigEndian.PutUint64(answer[32:], stamp)                  // the question came
+		binary.BigEndian.PutUint64(answer[40:], stamp)                  // and the answer goes
+		r.clock.WriteTo(answer, peer)
+	}
 }
 
 // piBoard is a Raspberry Pi 3 that runs.
@@ -228,6 +305,7 @@ type piBoard struct {
 	t       testing.TB
 	console string
 	exited  chan struct{}
+	kill    func() // as if the power was cut
 }
 
 // plugIn starts an emulated Raspberry Pi 3 with a card, at the office's network.
@@ -260,9 +338,12 @@ func plugIn(t testing.TB, office *nettest.Network, card string) *piBoard {
 		_ = cmd.Wait()
 		close(p.exited)
 	}()
-	t.Cleanup(func() {
+	p.kill = func() {
 		_ = cmd.Process.Kill()
 		<-p.exited
+	}
+	t.Cleanup(func() {
+		p.kill()
 		if out.Len() > 0 {
 			t.Logf("QEMU says: %s", &out)
 		}
