@@ -19,6 +19,7 @@ type scheduler struct {
 	closed   bool
 	running  bool
 	granting bool
+	refused  bool // the database was told to wait while granting
 }
 
 func newScheduler() *scheduler {
@@ -54,6 +55,7 @@ func (c *scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.open || c.closed || c.running {
+		c.refused = true
 		return false, nil
 	}
 	c.running = true
@@ -88,10 +90,16 @@ func (c *scheduler) grant() {
 		return
 	}
 	c.granting, c.running = true, true
-	c.mu.Unlock()
-	waiting, _ := c.db.GetWaitingCompaction()
-	accepted := waiting && c.db.Schedule(c)
-	c.mu.Lock()
+	accepted := false
+	// A database that was refused between its answer and now does not try again:
+	// if it were not asked once more, it would never compact.
+	for again := true; again && !c.closed; again = !accepted && c.refused {
+		c.refused = false
+		c.mu.Unlock()
+		waiting, _ := c.db.GetWaitingCompaction()
+		accepted = waiting && c.db.Schedule(c)
+		c.mu.Lock()
+	}
 	if !accepted {
 		c.running = false
 	}
