@@ -385,7 +385,10 @@ func (h *history) verify(c *powerCut, on bool) (err error) {
 		return err
 	}
 	defer s.Close()
-	if names, err := c.fs.List("box/" + incomingDir); err != nil || len(names) > 0 {
+	s.reclaimMu.Lock() // garbage is freed from the start on, with tables of its own
+	names, err := c.fs.List("box/" + incomingDir)
+	s.reclaimMu.Unlock()
+	if err != nil || len(names) > 0 {
 		return fmt.Errorf("unfinished tables %v are left (%v)", names, err)
 	}
 	if err := recount(s); err != nil {
