@@ -138,54 +138,66 @@ func (s *Session) write(ctx context.Context) {
 	}
 }
 
+// writeAll writes until the session ends. Whatever control message was sent
+// before a message of a class was queued is written before it: a close must not
+// overtake what was said of its offer, nor the first part of an upload its request.
 func (s *Session) writeAll(ctx context.Context) error {
 	ping := time.NewTimer(s.cfg.Ping)
 	defer ping.Stop()
 	pings := newMessage(kindPing, 0).finish()
 	flushed := true
+	var m outgoing
+	ok := false // m is to be written
+	defer func() {
+		if ok {
+			s.free(m.buf)
+		}
+	}()
 	for {
 		if ctx.Err() != nil {
 			return nil
 		}
-		wrote := false
+		if !ok {
+			m, ok = s.nextBulk()
+		}
+		wrote := ok
 		for _, m := range s.out.takeControl() {
 			if err := s.writeMessage(m); err != nil {
 				return err
 			}
 			wrote = true
 		}
-		m, ok := s.nextBulk()
-		if !ok && !wrote {
-			if !flushed {
-				if err := s.conn.Flush(); err != nil {
-					return err
-				}
-				flushed = true
-				ping.Reset(s.cfg.Ping)
-				continue // something may have come meanwhile
-			}
-			select {
-			case <-s.out.wake:
-				continue
-			case m = <-s.out.bulk[classRestore]:
-				ok = true
-			case m = <-s.out.bulk[classFresh]:
-				ok = true
-			case <-ping.C:
-				if err := s.writeMessage(pings); err != nil {
-					return err
-				}
-				flushed = false
-				continue
-			case <-ctx.Done():
-				return nil
-			}
-		}
-		flushed = false
 		if ok {
+			ok = false
 			if err := s.writeBulk(m); err != nil {
 				return err
 			}
+		}
+		if wrote {
+			flushed = false
+			continue
+		}
+		if !flushed {
+			if err := s.conn.Flush(); err != nil {
+				return err
+			}
+			flushed = true
+			ping.Reset(s.cfg.Ping)
+			continue // something may have come meanwhile
+		}
+		select {
+		case <-s.out.wake:
+		case m = <-s.out.bulk[classRestore]:
+			ok = true
+		case m = <-s.out.bulk[classFresh]:
+			ok = true
+		case <-ping.C:
+			if err := s.writeMessage(pings); err != nil {
+				return err
+			}
+			flushed = false
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
