@@ -145,12 +145,16 @@ func (s *Store) take(ctx context.Context, ls *logState, index uint64, block []by
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.accountLocked(ls.account)
-	if u.bytes()+merklelog.BlockSize > limit {
+	full := func() bool { return u.bytes()+merklelog.BlockSize > limit }
+	if full() {
 		return ErrQuota
 	}
 	in, err := s.roomLocked(ctx)
 	if err != nil {
 		return err
+	}
+	if full() { // others waited for room as well
+		return ErrQuota
 	}
 	if err := s.addLocked(in, ls, index, block); err != nil {
 		in.bad = err
@@ -318,6 +322,12 @@ func (s *Store) flush(in *intake) {
 		if in.table != nil {
 			in.table.abandon()
 		}
+		// They stop to count before they can come again.
+		s.mu.Lock()
+		for _, e := range in.entries {
+			s.accountLocked(e.log.account).pending--
+		}
+		s.mu.Unlock()
 		for _, e := range in.entries {
 			e.log.mu.Lock()
 			delete(e.log.pending, e.index)
@@ -325,9 +335,6 @@ func (s *Store) flush(in *intake) {
 		}
 	}
 	s.mu.Lock()
-	for _, e := range in.entries { // none are left if they were indexed
-		s.accountLocked(e.log.account).pending--
-	}
 	s.sealed = nil
 	close(s.room)
 	s.room = make(chan struct{})

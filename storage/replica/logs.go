@@ -102,25 +102,31 @@ func (s *Store) acquire(id merklelog.LogID) (*logState, error) {
 		return nil, err
 	}
 	t := &s.logs
-	t.mu.Lock()
-	ls := t.byID[id]
-	if ls == nil {
-		ls = &logState{id: id}
-		t.byID[id] = ls
-	}
-	t.holdLocked(ls)
-	t.mu.Unlock()
+	for {
+		t.mu.Lock()
+		ls := t.byID[id]
+		if ls == nil {
+			ls = &logState{id: id}
+			t.byID[id] = ls
+		}
+		t.holdLocked(ls)
+		t.mu.Unlock()
 
-	ls.load.Do(func() { ls.loadErr = s.loadLog(ls) })
-	if ls.loadErr != nil {
+		mine := false
+		ls.load.Do(func() { mine, ls.loadErr = true, s.loadLog(ls) })
+		if ls.loadErr == nil {
+			return ls, nil
+		}
 		t.mu.Lock()
 		if t.byID[id] == ls {
 			delete(t.byID, id) // whoever comes next tries again
 		}
 		t.mu.Unlock()
-		return nil, ls.loadErr
+		if mine {
+			return nil, ls.loadErr
+		}
+		// Another call looked, perhaps before this one began and the log with it.
 	}
-	return ls, nil
 }
 
 func (t *logTable) holdLocked(ls *logState) {
@@ -340,16 +346,18 @@ func (s *Store) logInfo(id merklelog.LogID, num uint32) (*LogInfo, error) {
 	if id != (merklelog.LogID{}) && id != info.ID {
 		return nil, s.damaged(id, 0, "manifest", fmt.Errorf("it is that of log %v", info.ID))
 	}
-	if info.Checkpoint, err = s.readCheckpoint(num); err != nil {
-		return nil, s.damaged(info.ID, 0, "checkpoint", err)
+	// All three may grow meanwhile: in this order there are never more blocks
+	// than leaves, nor more leaves than the checkpoint has.
+	if info.Held, err = s.readNumber(logKey(prefixHeld, num)); err != nil {
+		return nil, s.damaged(info.ID, 0, "index", err)
 	}
 	var f merklelog.Frontier
 	if err := s.readFrontier(num, &f); err != nil {
 		return nil, s.damaged(info.ID, 0, "frontier", err)
 	}
 	info.Leaves = f.Size()
-	if info.Held, err = s.readNumber(logKey(prefixHeld, num)); err != nil {
-		return nil, s.damaged(info.ID, 0, "index", err)
+	if info.Checkpoint, err = s.readCheckpoint(num); err != nil {
+		return nil, s.damaged(info.ID, 0, "checkpoint", err)
 	}
 	if info.Fork, err = s.readFork(num); err != nil {
 		return nil, s.damaged(info.ID, 0, "fork evidence", err)

@@ -1,0 +1,126 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"cobox/storage/account"
+	"cobox/storage/merklelog"
+)
+
+// Here several sessions are at the same log or account at once.
+
+// TestQuotaAfterWaiting lets eight blocks wait for room in the store, where the
+// quota has room for one.
+func TestQuotaAfterWaiting(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.tune.tableSize = 2 * merklelog.BlockSize
+	var limit atomic.Uint64
+	limit.Store(1 << 60)
+	o.Quota = func(account.ID) (uint64, bool) { return limit.Load(), true }
+	s := openTest(t, o)
+	l := newLog(newWriter("a", "d"), "x", 40)
+	if err := errors.Join(l.offer(s, 40), l.appendLeaves(s, 40, 40)); err != nil {
+		t.Fatal(err)
+	}
+	s.indexMu.Lock() // the flusher comes no further
+	if err := l.put(s, 0, 4); err != nil {
+		t.Fatal(err)
+	}
+	limit.Store(s.Usage(l.w.account).Total() + merklelog.BlockSize)
+	var taken, refused atomic.Int32
+	var waiting sync.WaitGroup
+	for i := range uint64(8) {
+		waiting.Go(func() {
+			switch err := s.PutBlock(context.Background(), l.id, 10+i, l.block(10+i)); {
+			case err == nil:
+				taken.Add(1)
+			case errors.Is(err, ErrQuota):
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(100 * time.Millisecond) // the more of them wait by then, the more the test sees
+	s.indexMu.Unlock()
+	waiting.Wait()
+	if taken.Load() != 1 || refused.Load() != 7 {
+		t.Errorf("%d blocks were taken in and %d refused where one has room", taken.Load(), refused.Load())
+	}
+	closeTest(t, s)
+}
+
+// TestLogIsNeverAheadOfItself looks at a log that grows.
+func TestLogIsNeverAheadOfItself(t *testing.T) {
+	n := uint64(1500)
+	if testing.Short() {
+		n = 300
+	}
+	s := openTest(t, testOptions(vfs.NewMem()))
+	l := newLog(newWriter("a", "d"), "x", int(n))
+	if err := l.bring(s, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	var looking sync.WaitGroup
+	for range 3 {
+		looking.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				info, err := s.Log(l.id)
+				if err != nil || info.Held > info.Leaves || info.Leaves > info.Checkpoint.Size {
+					t.Errorf("%d blocks, %d leaves, checkpoint of size %d (%v)", info.Held, info.Leaves, info.Checkpoint.Size, err)
+					return
+				}
+			}
+		})
+	}
+	for i := uint64(2); i <= n; i++ {
+		if err := errors.Join(l.offer(s, i), l.appendLeaves(s, i, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(over)
+	looking.Wait()
+	closeTest(t, s)
+}
+
+// TestBeginTogether lets four sessions offer a new log at once.
+func TestBeginTogether(t *testing.T) {
+	logs := 1500
+	if testing.Short() {
+		logs = 200
+	}
+	s := openTest(t, testOptions(vfs.NewMem()))
+	w := newWriter("a", "d")
+	for range logs {
+		l := newLog(w, "l", 1)
+		var offering sync.WaitGroup
+		for range 4 {
+			offering.Go(func() {
+				if err := l.offer(s, 1); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		offering.Wait()
+		if err := s.RemoveLog(l.id); err != nil {
+			t.Fatal(err)
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	closeTest(t, s)
+}
