@@ -46,6 +46,7 @@ type pull struct {
 	scanned  uint64              // below this index todo and wants say what is missing
 	skip     []merklelog.Range   // what the peer said it does not have
 	starving bool                // wants credit and has none under way; under s.mu
+	draining bool                // refused, and not closed by the peer yet; under s.mu
 	poke     chan struct{}
 	lastIn   time.Time // when a block last came or was asked for
 	stalled  bool      // credit was lent out since
@@ -92,16 +93,24 @@ func (r *reader) offered(id uint32, body []byte) error {
 	}
 	s.mu.Lock()
 	_, twice := s.pulls[id]
-	open := len(s.pulls)
-	if !twice && open < maxOffers {
+	open, draining := 0, 0
+	for _, other := range s.pulls {
+		if other.draining {
+			draining++
+		} else {
+			open++
+		}
+	}
+	tooMany := open >= maxOffers || draining >= maxDraining
+	if !twice && !tooMany {
 		s.pulls[id] = p
 	}
 	s.mu.Unlock()
 	switch {
 	case twice:
 		return violationf("reading an offer", "offer %d is open already", id)
-	case open >= maxOffers:
-		return violationf("reading an offer", "%d offers are open", open)
+	case tooMany:
+		return violationf("reading an offer", "%d offers are open and %d refused ones not closed", open, draining)
 	}
 	tooFast := !r.allowOffer()
 	s.start(func() { p.run(tooFast) })
@@ -149,9 +158,7 @@ func (p *pull) receive(k kind, body []byte) error {
 func (p *pull) run(tooFast bool) {
 	s := p.s
 	defer func() {
-		s.mu.Lock()
-		delete(s.pulls, p.id)
-		s.mu.Unlock()
+		p.leave()
 		close(p.done)
 		for len(p.in) > 0 {
 			if e := <-p.in; e.buf != nil {
@@ -190,7 +197,17 @@ func (p *pull) run(tooFast bool) {
 	p.waitCommit()
 	s.credit.give(p.outstanding())
 	if !p.refused {
+		p.leave() // before the peer hears that it is over, and offers again
 		p.sendError(&Error{Code: CodeNone})
+	}
+}
+
+// leave takes the pull out of the session's list.
+func (p *pull) leave() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if p.s.pulls[p.id] == p {
+		delete(p.s.pulls, p.id)
 	}
 }
 

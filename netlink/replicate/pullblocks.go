@@ -12,7 +12,8 @@ import (
 // wantBlocks asks for missing blocks as far as there is credit.
 func (p *pull) wantBlocks() error {
 	for {
-		if len(p.todo) == 0 && p.scanned < p.leaves {
+		// All that a scan finds may be what the peer does not have.
+		for len(p.todo) == 0 && p.scanned < p.leaves {
 			if err := p.scan(); err != nil {
 				return err
 			}
@@ -26,6 +27,9 @@ func (p *pull) wantBlocks() error {
 		least := 1
 		if len(p.wants) > 0 {
 			least = min(n, wantBatch)
+		}
+		if len(p.wants) == 0 {
+			p.setStarving(true) // first, so that whoever gives credit back after the try sees it
 		}
 		got := p.s.credit.take(n)
 		if got < least {
@@ -140,9 +144,6 @@ func (p *pull) setStarving(yes bool) {
 func (p *pull) pokeOthers() {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	if len(p.s.pulls) < 2 {
-		return
-	}
 	for _, o := range p.s.pulls {
 		if o != p && o.starving {
 			select {

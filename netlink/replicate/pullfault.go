@@ -79,8 +79,10 @@ func (p *pull) refuse(e *Error) {
 	p.refused = true
 	p.s.credit.give(p.outstanding())
 	p.wants, p.todo = nil, nil
+	p.s.mu.Lock()
+	p.starving, p.draining = false, true
+	p.s.mu.Unlock()
 	p.sendError(e)
-	p.setStarving(false)
 	p.pokeOthers()
 }
 

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	maxWants      = 512                                    // wants that a peer may have waiting
-	maxLeavesOpen = 2 * maxWantLeaves / merklelog.MaxBatch // leaf wants likewise, over all offers
+	maxWants     = 512           // wants that a peer may have waiting
+	maxLeafWants = 2 * maxOffers // leaf wants likewise, over all offers: an offer has two at most
 )
 
 // serveQueue holds what the peer wants of our offers, in the order in which it
@@ -55,7 +55,7 @@ func (q *serveQueue) addLeaves(o *Offering, w *wantLeaves) error {
 	if o.silent {
 		return nil // our last message is on its way; the peer's wants crossed it
 	}
-	if len(q.leaves) >= maxOffers+maxLeavesOpen {
+	if len(q.leaves) >= maxLeafWants {
 		return fmt.Errorf("%d wants for leaves are waiting", len(q.leaves))
 	}
 	q.leaves = append(q.leaves, serveLeaves{o, *w})

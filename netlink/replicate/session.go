@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	maxOffers   = 64 // offers that a peer may have open
-	maxRequests = 64 // reads and lists that a peer may have open
-	ownRequests = 48 // reads and lists that we have open: the peer counts one as open a little longer
-	maxCalls    = 8  // requests by method that a peer may have open
-	maxBuffers  = 6  // blocks of a session between connection and store
+	maxOffers   = 64  // offers that a peer may have open,
+	maxDraining = 256 // and refused ones: a new offer may overtake their close
+	maxRequests = 64  // reads and lists that a peer may have open
+	ownRequests = 48  // reads and lists that we have open: the peer counts one as open a little longer
+	maxCalls    = 8   // requests by method that a peer may have open
+	maxBuffers  = 6   // blocks of a session between connection and store
 
 	offerBurst = 256 // offers that a peer may begin at once,
 	offerRate  = 16  // and a second after that

@@ -355,7 +355,7 @@ func (s *Store) Missing(log merklelog.LogID, from uint64, max int) ([]merklelog.
 	return nil, nil
 }
 
-// missingLocked returns what of a range is neither here, coming in, nor dropped.
+// missingLocked returns what of a range is neither here, taken in, nor dropped.
 func (ls *logState) missingLocked(r merklelog.Range) []merklelog.Range {
 	missing := []merklelog.Range{r}
 	for _, have := range [][]merklelog.Range{ls.held, ls.dropped} {
@@ -366,8 +366,10 @@ func (ls *logState) missingLocked(r merklelog.Range) []merklelog.Range {
 			missing = merklelog.SubtractRange(missing, have[i])
 		}
 	}
-	for i := range ls.pending {
-		missing = merklelog.SubtractRange(missing, merklelog.Range{First: i, Count: 1})
+	for i, in := range ls.pending {
+		if in { // else it may still fail, and nobody would ask for it again
+			missing = merklelog.SubtractRange(missing, merklelog.Range{First: i, Count: 1})
+		}
 	}
 	return missing
 }

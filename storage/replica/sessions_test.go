@@ -124,3 +124,45 @@ func TestBeginTogether(t *testing.T) {
 	}
 	closeTest(t, s)
 }
+
+// TestMissingWhileTaken: a block that a session is still putting in is missing
+// to others. If it fails there, one of them brings it.
+func TestMissingWhileTaken(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.tune.tableSize = 2 * merklelog.BlockSize
+	s := openTest(t, o)
+	l := newLog(newWriter("a", "d"), "x", 12)
+	if err := errors.Join(l.offer(s, 12), l.appendLeaves(s, 12, 12)); err != nil {
+		t.Fatal(err)
+	}
+	s.indexMu.Lock() // the flusher comes no further
+	if err := l.put(s, 0, 4); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- s.PutBlock(ctx, l.id, 10, l.block(10)) }()
+	ls, err := s.acquire(l.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for begun := false; !begun; time.Sleep(time.Millisecond) {
+		ls.mu.Lock()
+		_, begun = ls.pending[10]
+		ls.mu.Unlock()
+	}
+	s.release(ls)
+	missing, err := s.Missing(l.id, 10, 9)
+	if err != nil || !merklelog.RangesContain(missing, 10) {
+		t.Errorf("missing from 10 on: %v (%v)", missing, err)
+	}
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	s.indexMu.Unlock()
+	if err := l.put(s, 10, 11); err != nil {
+		t.Error(err)
+	}
+	closeTest(t, s)
+}
