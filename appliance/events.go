@@ -202,13 +202,15 @@ func (e *events) finish() {
 	e.add(admin.Event{Kind: admin.EventStopped})
 }
 
-// run records what was counted, until ctx ends.
+// run records what was counted, until ctx ends, and then that the box stops:
+// nothing follows that.
 func (e *events) run(ctx context.Context) error {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			e.finish()
 			return nil
 		case <-tick.C:
 			e.count()

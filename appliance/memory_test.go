@@ -102,6 +102,44 @@ func durable(key ed25519.PrivateKey, n byte, size uint64) *merklelog.Durable {
 		Checkpoint: merklelog.Checkpoint{Log: merklelog.LogID{n}, Size: size, Root: merklelog.Hash{n, byte(size)}}}
 }
 
+// durableNow is what is durable of any log.
+type durableNow struct{ d merklelog.Durable }
+
+func (n *durableNow) say(d *merklelog.Durable) *merklelog.Durable {
+	n.d = *d
+	return d
+}
+
+func (n *durableNow) now(merklelog.LogID) (merklelog.Durable, error) { return n.d, nil }
+
+// Two sessions had their commits at the same time, and the one that saw less
+// asks for its receipt last. It gets one about all that is durable.
+func TestReceiptOfTheLaterState(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, m := crashStore(t, vfs.NewMem())
+	defer s.Close()
+	var told durableNow
+	r, err := openReceipts(m, key, replicate.BootID{}, func() {}, told.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	less := durable(key, 1, 10)
+	less.Held, less.HolesDigest = 8, merklelog.DigestRanges([]merklelog.Range{{First: 8, Count: 2}})
+	less.Holes = []merklelog.Range{{First: 8, Count: 2}}
+	for _, d := range []*merklelog.Durable{told.say(durable(key, 1, 10)), less} {
+		rc, err := r.make(t.Context(), d)
+		if err != nil || !rc.Complete() || len(d.Holes) != 0 {
+			t.Errorf("receipt %+v for %+v (%v)", rc, d, err)
+		}
+	}
+	if k, err := r.last(merklelog.LogID{1}); err != nil || k.receipt.Sequence != 2 || !k.receipt.Complete() {
+		t.Errorf("kept %+v (%v)", k.receipt, err)
+	}
+}
+
 // A receipt that has left the box is still known after any crash, and its
 // number is never used again.
 func TestReceiptsAcrossCrashes(t *testing.T) {
@@ -110,16 +148,17 @@ func TestReceiptsAcrossCrashes(t *testing.T) {
 		t.Fatal(err)
 	}
 	fs := vfs.NewCrashableMem()
+	var told durableNow
 	last, elapsed := uint64(0), uint64(0)
 	for run := range 5 {
 		s, m := crashStore(t, fs)
 		made := 0
-		r, err := openReceipts(m, key, replicate.BootID{byte(run)}, func() { made++ })
+		r, err := openReceipts(m, key, replicate.BootID{byte(run)}, func() { made++ }, told.now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range 7 {
-			rc, err := r.make(context.Background(), durable(key, 1, uint64(run*10+i+1)))
+			rc, err := r.make(context.Background(), told.say(durable(key, 1, uint64(run*10+i+1))))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -143,7 +182,7 @@ func TestReceiptsAcrossCrashes(t *testing.T) {
 	}
 	s, m := crashStore(t, fs)
 	defer s.Close()
-	r, err := openReceipts(m, key, replicate.BootID{}, func() {})
+	r, err := openReceipts(m, key, replicate.BootID{}, func() {}, told.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +193,7 @@ func TestReceiptsAcrossCrashes(t *testing.T) {
 	// While newer leaves are missing, the last checkpoint that can be read stays.
 	d := durable(key, 1, 60)
 	d.Leaves, d.Held, d.HolesDigest = 50, 50, merklelog.DigestRanges([]merklelog.Range{{First: 50, Count: 10}})
-	if _, err := r.make(context.Background(), d); err != nil {
+	if _, err := r.make(context.Background(), told.say(d)); err != nil {
 		t.Fatal(err)
 	}
 	if k, _ = r.last(merklelog.LogID{1}); k.receipt.Size != 60 || k.readable.Size != 47 {

@@ -24,6 +24,8 @@ type receipts struct {
 	key   crypto.Signer
 	boot  replicate.BootID
 	made  func()
+	// durable tells what of a log is durable now.
+	durable func(merklelog.LogID) (merklelog.Durable, error)
 
 	mu       sync.Mutex
 	sequence uint64 // of the last receipt
@@ -76,19 +78,26 @@ func parseKept(b []byte) (*kept, error) {
 	return k, nil
 }
 
-func openReceipts(m *memory, key crypto.Signer, boot replicate.BootID, made func()) (*receipts, error) {
+func openReceipts(m *memory, key crypto.Signer, boot replicate.BootID, made func(), durable func(merklelog.LogID) (merklelog.Durable, error)) (*receipts, error) {
 	sequence, err := m.number(sequenceKey)
 	if err != nil {
 		return nil, err
 	}
-	return &receipts{m: m, table: m.store.Table(receiptTable), key: key, boot: boot, made: made, sequence: sequence}, nil
+	return &receipts{m: m, table: m.store.Table(receiptTable), key: key, boot: boot, made: made, durable: durable, sequence: sequence}, nil
 }
 
-// make signs a receipt for what the store has made durable, and keeps it.
+// make signs a receipt for what the store has made durable, and keeps it. That
+// may be more by now than d says, which then says so as well: another session may
+// have got a receipt for more meanwhile, and a later one must not say less.
 func (r *receipts) make(_ context.Context, d *merklelog.Durable) (*replicate.Receipt, error) {
-	rc := replicate.NewReceipt(d)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now, err := r.durable(d.Checkpoint.Log)
+	if err != nil {
+		return nil, err
+	}
+	*d = now
+	rc := replicate.NewReceipt(d)
 	// A record that cannot be read is replaced: it says nothing that the new one
 	// does not.
 	old, _ := r.last(rc.Log)
@@ -103,14 +112,9 @@ func (r *receipts) make(_ context.Context, d *merklelog.Durable) (*replicate.Rec
 	if d.Leaves >= d.Checkpoint.Size {
 		k.readable = &d.Checkpoint
 	}
-	// Two sessions may have asked at the same time, and the later answer come
-	// first: what is kept is the one about more.
-	if old.receipt != nil && (old.receipt.Size > rc.Size || old.readable != nil && k.readable != nil && old.readable.Size > k.readable.Size) {
-		k = old
-	}
 	// A number is used up even if this fails: nobody knows whether it was stored.
 	r.sequence++
-	err := r.m.update(func(b *replica.TableBatch) {
+	err = r.m.update(func(b *replica.TableBatch) {
 		b.Put(r.table, rc.Log[:], appendKept(nil, &k))
 		b.Put(r.m.table, []byte(sequenceKey), appendNumber(nil, rc.Sequence))
 	})

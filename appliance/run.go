@@ -188,7 +188,7 @@ func (b *box) open(cfg *Config) (err error) {
 		return err
 	}
 	b.metrics = newMetrics(b.version, pairingResults(), admin.Methods(), false)
-	b.receipts, err = openReceipts(b.memory, identity.Signer(), b.boot, b.metrics.receipts.Inc)
+	b.receipts, err = openReceipts(b.memory, identity.Signer(), b.boot, b.metrics.receipts.Inc, b.store.Durable)
 	if err != nil {
 		return err
 	}
@@ -299,7 +299,6 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 	g.Go(func() error { return b.events.run(remembering) })
 	g.Go(func() error {
 		peers.Wait()
-		b.events.finish()
 		forget()
 		return nil
 	})
@@ -310,6 +309,9 @@ func (b *box) run(ctx context.Context, cfg *Config) error {
 		return g.Wait()
 	}
 	b.ready.Store(true)
+	if serving.Err() != nil {
+		b.ready.Store(false) // the end has come first
+	}
 	b.log.Info("box is running", "name", info.Name, "listen", info.Listen.String(), "http", info.HTTP.String(),
 		"claimed", info.Code == "", "read_only", b.store.ReadOnly())
 	if cfg.Ready != nil {

@@ -271,27 +271,14 @@ func (a administration) removeMember(_ context.Context, c *call) (any, error) {
 	if err := c.decode(&req); err != nil {
 		return nil, err
 	}
-	administrator := false
-	for _, m := range a.b.roster.Members() {
-		administrator = administrator || m.Account == req.Account && m.Administrator
-	}
-	if err := a.b.roster.RemoveMember(req.Account); err != nil {
+	cancelled, err := a.b.roster.RemoveMember(req.Account)
+	if err != nil {
 		return nil, err
 	}
-	a.b.events.add(a.by(c, admin.Event{Kind: admin.EventRemoved, Account: &req.Account}))
 	a.b.links.drop()
-	if administrator {
-		// Who made an invite is not on record, so all that are open are closed:
-		// one of them could bring the removed administrator back.
-		for _, i := range a.b.roster.Invites() {
-			if i.State != roster.InviteOpen {
-				continue
-			}
-			if err := a.b.roster.CancelInvite(i.ID); err != nil {
-				return nil, err
-			}
-			a.b.events.add(a.by(c, admin.Event{Kind: admin.EventCancelled, Detail: fmt.Sprintf("%x, with its administrator", i.ID)}))
-		}
+	a.b.events.add(a.by(c, admin.Event{Kind: admin.EventRemoved, Account: &req.Account}))
+	for _, id := range cancelled {
+		a.b.events.add(a.by(c, admin.Event{Kind: admin.EventCancelled, Detail: fmt.Sprintf("%x, with its administrator", id)}))
 	}
 	return &admin.Empty{}, nil
 }

@@ -172,7 +172,10 @@ func (b *box) logs(ctx context.Context, who account.ID) iter.Seq2[*replicate.Log
 		for info, err := range b.store.Logs(who) {
 			var entry *replicate.LogEntry
 			if err == nil {
-				entry, err = b.logEntry(ctx, info)
+				entry, err = b.logEntry(ctx, info.ID)
+			}
+			if errors.Is(err, replica.ErrUnknownLog) {
+				continue // removed meanwhile
 			}
 			if err != nil {
 				// One log that cannot be read must not hide the others.
@@ -187,11 +190,22 @@ func (b *box) logs(ctx context.Context, who account.ID) iter.Seq2[*replicate.Log
 	}
 }
 
-func (b *box) logEntry(ctx context.Context, info *replica.LogInfo) (*replicate.LogEntry, error) {
+// logEntry tells of a log. The receipt is read first: what it says is then true
+// of the state as well.
+func (b *box) logEntry(ctx context.Context, log merklelog.LogID) (*replicate.LogEntry, error) {
+	k, err := b.receipts.last(log)
+	if err != nil {
+		b.log.Error("the last receipt of a log cannot be read", "log", log, "error", err)
+		k = kept{}
+	}
+	info, err := b.store.Log(log)
+	if err != nil {
+		return nil, err
+	}
 	e := &replicate.LogEntry{Manifest: info.Manifest, Checkpoint: info.Checkpoint, Leaves: info.Leaves, Held: info.Held,
 		HolesDigest: merklelog.DigestRanges(nil), Frozen: info.Fork != nil}
 	if info.Held < info.Checkpoint.Size {
-		d, err := b.store.Commit(ctx, info.ID)
+		d, err := b.store.Commit(ctx, log)
 		switch {
 		case err == nil:
 			e.Checkpoint, e.Leaves, e.Held, e.HolesDigest = d.Checkpoint, d.Leaves, d.Held, d.HolesDigest
@@ -200,11 +214,6 @@ func (b *box) logEntry(ctx context.Context, info *replica.LogInfo) (*replicate.L
 			// A read-only store still serves: a failing disk is when its logs
 			// are wanted most. The digest of the holes is then not told.
 		}
-	}
-	k, err := b.receipts.last(info.ID)
-	if err != nil {
-		b.log.Error("the last receipt of a log cannot be read", "log", info.ID, "error", err)
-		k = kept{}
 	}
 	e.Receipt, e.Readable = k.receipt, k.readable
 	if e.Leaves >= e.Checkpoint.Size {

@@ -105,6 +105,9 @@ func (w *waiting) run(ctx context.Context, cfg *Config) error {
 		return nil
 	})
 	w.ready.Store(true)
+	if serving.Err() != nil {
+		w.ready.Store(false) // the end has come first
+	}
 	w.log.Info("box waits for its data", "name", w.name, "listen", ln.Addr().String(), "http", local.Addr().String(), "for", w.what)
 	if cfg.Ready != nil {
 		cfg.Ready(Info{Listen: ln.Addr(), HTTP: local.Addr(), Name: w.name, Key: w.identity.StaticPublic(), Addresses: w.addresses.now(), Waiting: w.what})

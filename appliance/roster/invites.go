@@ -195,13 +195,21 @@ func (r *Roster) CancelInvite(id noiseconn.InviteID) error {
 		if old == nil || old.Role != RoleMember {
 			return &RefusedError{ReasonNotFound, errors.New("there is no such invite")}
 		}
-		if now := r.now(); old.state(now) == InviteOpen {
-			rec := *old
-			rec.Cancelled = &now
-			c.put(inviteKey(id), appendRecord(&rec), func() { r.invites[id] = &rec })
-		}
+		r.cancel(c, id)
 		return nil
 	})
+}
+
+// cancel closes an invite, if it is open.
+func (r *Roster) cancel(c *change, id noiseconn.InviteID) bool {
+	now := r.now()
+	if r.invites[id].state(now) != InviteOpen {
+		return false
+	}
+	rec := *r.invites[id]
+	rec.Cancelled = &now
+	c.put(inviteKey(id), appendRecord(&rec), func() { r.invites[id] = &rec })
+	return true
 }
 
 // Invites lists the invites for members, newest first, without their secrets.

@@ -43,7 +43,7 @@ func TestLogins(t *testing.T) {
 	}
 	delete(all, cert.Noise)
 	check("a device revoked", all)
-	if err := r.RemoveMember(p.card.ID); err != nil {
+	if _, err := r.RemoveMember(p.card.ID); err != nil {
 		t.Fatal(err)
 	}
 	delete(all, pc.Noise)

@@ -88,7 +88,7 @@ func (r *Roster) Quota(id account.ID) (limit uint64, ok bool) {
 
 // SetQuota changes a member's quota, in bytes, or Unlimited.
 func (r *Roster) SetQuota(id account.ID, quota uint64) error {
-	return r.changeMember(id, func(m *memberRecord) error {
+	return r.changeMember(id, func(_ *change, m *memberRecord) error {
 		m.Quota = quota
 		return nil
 	})
@@ -96,8 +96,11 @@ func (r *Roster) SetQuota(id account.ID, quota uint64) error {
 
 // RemoveMember ends a membership. The account's data stays; its devices and
 // its phrase cannot log in any more. The last administrator cannot be removed.
-func (r *Roster) RemoveMember(id account.ID) error {
-	return r.changeMember(id, func(m *memberRecord) error {
+//
+// With an administrator all open invites end, in the same change: who made one is
+// not on record, and it could bring the administrator back. They are returned.
+func (r *Roster) RemoveMember(id account.ID) (cancelled []noiseconn.InviteID, err error) {
+	err = r.changeMember(id, func(c *change, m *memberRecord) error {
 		if m.Administrator && len(r.keys) == 0 {
 			others := 0
 			for other, o := range r.members {
@@ -111,18 +114,29 @@ func (r *Roster) RemoveMember(id account.ID) error {
 		}
 		now := r.now()
 		m.Removed = &now
+		if m.Administrator {
+			for invite, rec := range r.invites {
+				if rec.Role == RoleMember && r.cancel(c, invite) {
+					cancelled = append(cancelled, invite)
+				}
+			}
+		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return cancelled, nil
 }
 
-func (r *Roster) changeMember(id account.ID, fn func(*memberRecord) error) error {
+func (r *Roster) changeMember(id account.ID, fn func(*change, *memberRecord) error) error {
 	return r.change(func(c *change) error {
 		old := r.members[id]
 		if old == nil || old.Removed != nil {
 			return &RefusedError{ReasonNotFound, errors.New("there is no such member")}
 		}
 		rec := *old
-		if err := fn(&rec); err != nil {
+		if err := fn(c, &rec); err != nil {
 			return err
 		}
 		c.put(memberKey(id), appendRecord(&rec), func() { r.members[id] = &rec })

@@ -66,8 +66,9 @@ func TestRemovedMember(t *testing.T) {
 	d, c := &disk{}, &clock{}
 	r, admin, _ := claimed(t, d, c)
 	p, cert, got := join(t, r, 5)
-	wantReason(t, "last administrator", r.RemoveMember(admin.card.ID), ReasonLast)
-	if err := r.RemoveMember(p.card.ID); err != nil {
+	_, err := r.RemoveMember(admin.card.ID)
+	wantReason(t, "last administrator", err, ReasonLast)
+	if _, err := r.RemoveMember(p.card.ID); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // now, and after a restart
@@ -85,7 +86,8 @@ func TestRemovedMember(t *testing.T) {
 		_, err := r.Enroll(p.enrollment(r.Invites()[0].ID, cert))
 		wantReason(t, "the old invite", err, ReasonUsed)
 		wantReason(t, "new log", r.AdmitLog(cert, LogCount{}), ReasonNotMember)
-		wantReason(t, "remove twice", r.RemoveMember(p.card.ID), ReasonNotFound)
+		_, err = r.RemoveMember(p.card.ID)
+		wantReason(t, "remove twice", err, ReasonNotFound)
 		wantReason(t, "quota", r.SetQuota(p.card.ID, 1), ReasonNotFound)
 		_, err = r.RegisterDevice(Peer{Kind: KindRecovery, Account: p.card.ID, Noise: p.card.Recovery}, p.card, p.device(t, 0), "")
 		wantReason(t, "register", err, ReasonNotMember)
@@ -110,8 +112,16 @@ func TestRemovedAdministrator(t *testing.T) {
 	if _, err := r.AddKey(noiseKey(t), ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.RemoveMember(admin.card.ID); err != nil {
+	old, _, err := r.CreateInvite("", 3, time.Hour)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if cancelled, err := r.RemoveMember(admin.card.ID); err != nil || len(cancelled) != 1 || cancelled[0] != old.ID {
+		t.Fatalf("invites that ended with the administrator: %x (%v)", cancelled, err)
+	}
+	r = openRoster(t, d, c) // all of it is one change
+	if i := r.Invites(); len(i) != 1 || i[0].State != InviteCancelled {
+		t.Errorf("invites %+v", i)
 	}
 	inv, _, err := r.CreateInvite("", 3, time.Hour)
 	if err != nil {

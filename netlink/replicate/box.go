@@ -26,7 +26,8 @@ type Box struct {
 	Admin      Admin
 
 	// Receipt fills in, signs and keeps the receipt for what is durable. The
-	// session sends it after Receipt has returned. If d.Leaves reaches the
+	// session sends it after Receipt has returned. If more is durable by then
+	// than d says, Receipt may state that, and changes d. If d.Leaves reaches the
 	// checkpoint's size, Receipt keeps the checkpoint too: until the next such
 	// one it is what LogEntry.Readable tells, and without it a log whose
 	// writer vanished in the middle of sending newer leaves cannot be read.

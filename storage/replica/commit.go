@@ -52,6 +52,24 @@ func (s *Store) commit(ctx context.Context, log merklelog.LogID) (d merklelog.Du
 	return s.durable(ls)
 }
 
+// Durable says what of the log is durable now, without waiting for anything.
+func (s *Store) Durable(log merklelog.LogID) (merklelog.Durable, error) {
+	if err := s.enterRead(); err != nil {
+		return merklelog.Durable{}, fmt.Errorf("replica: log %v: %w", log, err)
+	}
+	defer s.users.leave()
+	ls, err := s.acquire(log)
+	if err != nil {
+		return merklelog.Durable{}, fmt.Errorf("replica: log %v: %w", log, err)
+	}
+	defer s.release(ls)
+	d, err := s.durable(ls)
+	if err != nil {
+		return d, fmt.Errorf("replica: log %v: %w", log, err)
+	}
+	return d, nil
+}
+
 // Flush says that no more blocks of the log come soon, so that a Commit need
 // not wait for any.
 func (s *Store) Flush(log merklelog.LogID) {
