@@ -68,9 +68,13 @@ func liveFaulty(h *history, fs *faultFS, fatal chan struct{}) error {
 			err = h.drop()
 		case n%2 == 1:
 			key, value := fmt.Sprint("key", n%3), fmt.Sprint(n)
+			h.mu.Lock()
 			delete(h.owed.table, key)
+			h.mu.Unlock()
 			if err = h.s.Table("t").Put([]byte(key), []byte(value)); err == nil {
+				h.mu.Lock() // runFault may be looking already
 				h.owed.table[key] = value
+				h.mu.Unlock()
 			}
 		default:
 			i := n / 2 % 3
