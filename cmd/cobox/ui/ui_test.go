@@ -115,6 +115,7 @@ func TestName(t *testing.T) {
 func FuzzName(f *testing.F) {
 	f.Add("plain")
 	f.Add("\xc3\x28 \xff")
+	f.Add("really there: \uFFFD")
 	f.Fuzz(func(t *testing.T, s string) {
 		b, err := json.Marshal(NameOf(s))
 		if err != nil {
@@ -134,7 +135,7 @@ func FuzzName(f *testing.F) {
 		if got != s {
 			t.Errorf("%q came back as %q", s, got)
 		}
-		if p := Printable(s); !utf8.ValidString(p) || strings.ContainsAny(p, "\x1b\n\r\x07\x9b") {
+		if p := Printable(s); !utf8.ValidString(p) || strings.ContainsAny(p, "\x1b\n\r\x07\u009b") {
 			t.Errorf("%q is shown as %q", s, p)
 		}
 	})
