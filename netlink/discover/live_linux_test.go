@@ -124,14 +124,15 @@ func TestLookup(t *testing.T) {
 	if got := lookup(t, "cobox-ab3e.local"); len(got) > 0 {
 		t.Errorf("another name is found at %v", got)
 	}
-	if took := time.Since(began); took < discover.Patience || took > discover.Patience+2*time.Second {
+	// It ends by itself; how soon after its time is up to the machine.
+	if took := time.Since(began); took < discover.Patience || took > discover.Patience+10*time.Second {
 		t.Errorf("a lookup that finds nothing took %v", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	began = time.Now()
 	must(t, discover.Lookup(ctx, host, func(netip.Addr) {}))
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took >= discover.Patience {
 		t.Errorf("a lookup that was cancelled took %v", took)
 	}
 	if err := discover.Lookup(t.Context(), "a.b.local", nil); err == nil {
