@@ -334,6 +334,9 @@ func TestSlowSenders(t *testing.T) {
 			}
 		})
 	}
+	// Whoever waited for the slow ones would wait for the whole handshake's time,
+	// 10 s, in the first round. What a round takes else is up to the machine.
+	const limit = noiseconn.HandshakeTimeout - time.Second
 	for range 10 {
 		began := time.Now()
 		if err := log.Append(5); err != nil {
@@ -343,7 +346,7 @@ func TestSlowSenders(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.link(ctx, boss).Close()
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > limit {
 			t.Errorf("a backup and a login took %v", took)
 		}
 	}
