@@ -25,7 +25,8 @@ type tap struct {
 	target string
 
 	mu     sync.Mutex
-	sent   []byte
+	newest int    // number of the last client
+	sent   []byte // by the last client
 	tamper func(offset int, b []byte)
 }
 
@@ -58,19 +59,25 @@ func (p *tap) pass(client net.Conn) {
 	}
 	defer server.Close()
 	p.mu.Lock()
+	p.newest++
+	number := p.newest
 	p.sent = nil
 	p.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer server.Close()
+		var sent []byte // by this client; one before it may still be ending
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := client.Read(buf)
 			p.mu.Lock()
 			if p.tamper != nil {
-				p.tamper(len(p.sent), buf[:n])
+				p.tamper(len(sent), buf[:n])
 			}
-			p.sent = append(p.sent, buf[:n]...)
+			sent = append(sent, buf[:n]...)
+			if p.newest == number {
+				p.sent = sent
+			}
 			p.mu.Unlock()
 			if _, werr := server.Write(buf[:n]); err != nil || werr != nil {
 				return
