@@ -3,7 +3,8 @@
 // imports it.
 //
 // Start with [NewMember]; its Device pairs with a box and links to it; [NewLog]
-// is something to offer over the link.
+// is something to offer over the link. [FreePort] is for a box that starts again
+// where it was.
 package boxtest
 
 import (
