@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -65,13 +64,14 @@ func scriptContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), patience)
 }
 
-// freeport NAME...: sets each variable to a TCP port that is free.
+// freeport NAME...: sets each variable to a TCP port that is free and that nobody
+// else takes before the script ends.
 func freeport(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		port, release, err := boxtest.FreePort()
 		ts.Check(err)
-		defer ln.Close()
-		ts.Setenv(name, strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
+		ts.Defer(release)
+		ts.Setenv(name, port)
 	}
 }
 
