@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cobox/appliance/boxtest"
 )
 
 // computer is what a VM is made of.
@@ -324,14 +326,14 @@ func (v *vm) powerButton(atMost time.Duration) time.Duration {
 	return time.Since(began)
 }
 
+// freePort returns a port that nobody else takes before the test ends.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, release, err := boxtest.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	t.Cleanup(release)
 	return port
 }
 
