@@ -17,6 +17,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"cobox/appliance/boxtest"
 )
 
 func TestMain(m *testing.M) {
@@ -114,7 +116,10 @@ func buildBox(t *testing.T) string {
 const atMost = 60 * time.Second
 
 // boxes are the boxes of one script.
-type boxes struct{ list map[string]*box }
+type boxes struct {
+	list  map[string]*box
+	ports []func() // each releases a port
+}
 
 type boxesKey struct{}
 
@@ -186,18 +191,19 @@ func boxCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func freePort(ts *testscript.TestScript) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// freePort returns an address that nobody else takes before the script ends.
+func (all *boxes) freePort(ts *testscript.TestScript) string {
+	port, release, err := boxtest.FreePort()
 	ts.Check(err)
-	defer l.Close()
-	return l.Addr().String()
+	all.ports = append(all.ports, release)
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 // makeBox returns the box of a name, which is new if there is none.
 func (all *boxes) makeBox(ts *testscript.TestScript, name string) *box {
 	b := all.list[name]
 	if b == nil {
-		b = &box{name: name, data: ts.MkAbs(name), log: ts.MkAbs(name + ".log"), listen: freePort(ts), http: freePort(ts)}
+		b = &box{name: name, data: ts.MkAbs(name), log: ts.MkAbs(name + ".log"), listen: all.freePort(ts), http: all.freePort(ts)}
 		all.list[name] = b
 		ts.Setenv(name+"_addr", b.listen)
 		ts.Setenv(name+"_http", b.http)
@@ -285,6 +291,11 @@ func (all *boxes) broken() error {
 
 // end kills what still runs when a script has ended.
 func (all *boxes) end() {
+	defer func() {
+		for _, release := range all.ports {
+			release()
+		}
+	}()
 	for _, b := range all.list {
 		b.mu.Lock()
 		b.over = true
