@@ -116,13 +116,13 @@ func isFile(p string) bool {
 }
 
 // exitCode waits for a program; -1 is the end by a signal.
-func exitCode(ts *testscript.TestScript, cmd *exec.Cmd) int {
+func exitCode(cmd *exec.Cmd) (int, error) {
 	err := cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		ts.Fatalf("%v", err)
+		return 0, err
 	}
-	return cmd.ProcessState.ExitCode()
+	return cmd.ProcessState.ExitCode(), nil
 }
 
 // meanwhile BOX BYTES interrupt|kill|killbox CODE PROGRAM ARG...: runs the
@@ -137,15 +137,21 @@ func meanwhileCmd(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	cmd, out := command(ts, args[4:])
 	ts.Check(cmd.Start())
-	done := make(chan int, 1)
-	go func() { done <- exitCode(ts, cmd) }()
+	var code int
+	done := make(chan error, 1) // what waiting failed with; then code is set
+	go func() {
+		var err error
+		code, err = exitCode(cmd)
+		done <- err
+	}()
 	for end := time.Now().Add(atMost); ; time.Sleep(5 * time.Millisecond) {
 		now, err := b.metric("cobox_replica_bytes")
 		if err == nil && now-before >= float64(number(ts, args[1])) {
 			break
 		}
 		select {
-		case code := <-done:
+		case err := <-done:
+			ts.Check(err)
 			ts.Fatalf("%v ended too early, with code %d, after %v bytes\n%s", args[4:], code, now-before, out)
 		default:
 		}
@@ -166,7 +172,7 @@ func meanwhileCmd(ts *testscript.TestScript, neg bool, args []string) {
 	default:
 		ts.Fatalf("what is %s?", args[2])
 	}
-	code := <-done
+	ts.Check(<-done)
 	ts.Logf("%s", out)
 	if fmt.Sprint(code) != args[3] {
 		ts.Fatalf("%v ended with code %d, want %s", args[4:], code, args[3])
@@ -190,7 +196,8 @@ func killedCmd(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(cmd.Start())
 		after := from + rand.N(to-from)
 		kill := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
-		code := exitCode(ts, cmd)
+		code, err := exitCode(cmd)
+		ts.Check(err)
 		kill.Stop()
 		ts.Logf("SIGKILL after %v: code %d", after, code)
 		switch code {
@@ -260,7 +267,8 @@ func terminalCmd(ts *testscript.TestScript, neg bool, args []string) {
 			break // EIO: the program has closed it
 		}
 	}
-	code := exitCode(ts, cmd)
+	code, err := exitCode(cmd)
+	ts.Check(err)
 	fmt.Fprint(ts.Stdout(), all.String())
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("%v ended with code %d, want %s\n%s", args[2:], code, args[0], all.String())
@@ -307,7 +315,8 @@ func nobodyCmd(ts *testscript.TestScript, neg bool, args []string) {
 	cmd.Path = own
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}
 	ts.Check(cmd.Start())
-	code := exitCode(ts, cmd)
+	code, err := exitCode(cmd)
+	ts.Check(err)
 	fmt.Fprint(ts.Stdout(), out)
 	if fmt.Sprint(code) != args[0] {
 		ts.Fatalf("%v ended with code %d, want %s\n%s", args[1:], code, args[0], out)
