@@ -46,12 +46,20 @@ func (p *firstProcess) useDisk(q *machine.Question) (any, error) {
 	q.Progress(machine.CopyProgress{Step: "preparing", Done: 1 << 20, Total: 256 << 20})
 	p.mu.Lock()
 	p.state.Data.Move = &machine.Move{Disk: blankDisk, CopyProgress: machine.CopyProgress{Step: "preparing"}}
+	asked := make(chan struct{})
+	p.asked = asked
 	p.mu.Unlock()
-	p.running.Go(p.moveData)
+	p.running.Go(func() { p.moveData(asked) })
 	return machine.Empty{}, nil
 }
 
-func (p *firstProcess) moveData() {
+// moveData begins when coboxd asks how things are: it does so for the program
+// that waits for the move, which has its answer then.
+func (p *firstProcess) moveData(asked <-chan struct{}) {
+	select {
+	case <-p.ctx.Done():
+	case <-asked:
+	}
 	p.sleep(200 * time.Millisecond)
 	p.box.end()
 	store, away := filepath.Join(p.box.data, "db"), p.box.data+".away"

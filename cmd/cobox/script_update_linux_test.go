@@ -95,6 +95,7 @@ type firstProcess struct {
 	luck   string
 	state  machine.State
 	before machine.Release // what runs again if a trial ends badly
+	asked  chan struct{}   // to be closed at the next question how things are; or nil
 }
 
 // attach gives a program that is about to start its socket.
@@ -126,6 +127,10 @@ func (p *firstProcess) handle(ctx context.Context, q *machine.Question) (any, er
 	case machine.MethodState:
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		if p.asked != nil {
+			close(p.asked)
+			p.asked = nil
+		}
 		return p.state, nil
 	case machine.MethodInstall:
 		return p.install(q)
