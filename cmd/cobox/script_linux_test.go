@@ -220,11 +220,19 @@ func (b *box) start(ts *testscript.TestScript, flags []string) error {
 	if err := b.launch(); err != nil {
 		return err
 	}
+	if err := b.healthy(); err != nil {
+		return fmt.Errorf("%w\n%s", err, ts.ReadFile(b.log))
+	}
+	return nil
+}
+
+// healthy waits until the program that was launched serves.
+func (b *box) healthy() error {
 	cmd, exited := b.process()
 	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		select {
 		case <-exited:
-			return fmt.Errorf("box %s ended: %v\n%s", b.name, cmd.ProcessState, ts.ReadFile(b.log))
+			return fmt.Errorf("box %s ended: %v", b.name, cmd.ProcessState)
 		default:
 		}
 		resp, err := http.Get("http://" + b.http + "/healthz")
@@ -236,7 +244,7 @@ func (b *box) start(ts *testscript.TestScript, flags []string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("box %s does not become healthy\n%s", b.name, ts.ReadFile(b.log))
+	return fmt.Errorf("box %s does not become healthy", b.name)
 }
 
 // launch starts the program, unless the script has ended.

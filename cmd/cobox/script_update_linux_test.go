@@ -189,6 +189,9 @@ func (p *firstProcess) install(q *machine.Question) (any, error) {
 	return release, nil
 }
 
+// untilSeen is longer than between two looks at the box, also of a slow computer.
+const untilSeen = 6 * time.Second
+
 // sleep waits, unless the script ends.
 func (p *firstProcess) sleep(d time.Duration) {
 	select {
@@ -205,7 +208,7 @@ func (p *firstProcess) switchTo(r machine.Release, u machine.Update, trying bool
 	p.state.Slot = map[string]string{"a": "b", "b": "a"}[p.state.Slot]
 	p.state.Release, p.state.Other, p.state.Update, p.state.Trying = r, &old, &u, trying
 	p.mu.Unlock()
-	p.sleep(3 * time.Second) // longer than between two looks at the box
+	p.sleep(untilSeen)
 	if p.ctx.Err() == nil {
 		p.box.launch() // its end shows as a box that does not answer
 	}
@@ -223,13 +226,14 @@ func (p *firstProcess) restart() {
 	if luck != "bad" {
 		return
 	}
-	p.sleep(4 * time.Second)
+	p.box.healthy() // if it is not, the script fails
+	p.sleep(untilSeen)
 	u.Result, u.Reason = machine.ResultFellBack, "it got no address"
 	p.switchTo(before, u, false)
 }
 
 func (p *firstProcess) promote() {
-	p.sleep(4 * time.Second)
+	p.sleep(untilSeen)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state.Trying, p.state.Update = false, &machine.Update{Release: p.state.Release, Result: machine.ResultPromoted}
