@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -193,9 +194,14 @@ func (s *space) openSpools(sp *device.Space) error {
 }
 
 // leave ends the use of an own log. From now on it is read as the logs of other
-// devices are: as far as boxes hold it.
+// devices are: as far as boxes hold it. That may be another version than the one
+// that was written here, and the cache tells versions apart only by their size:
+// it is dropped before the state says that the log is left.
 func (s *space) leave(log *device.Log, why string) error {
 	s.a.ui.Warnf("%s: a new log is begun, and what no box holds of the old one is stored again", why)
+	if err := os.RemoveAll(s.st.Home.CacheDir(log.Manifest.Space)); err != nil {
+		return fmt.Errorf("dropping what is remembered of the log that is left: %w", err)
+	}
 	log.Left, log.Lost = true, nil
 	if own := s.spools[log.ID()]; own != nil {
 		delete(s.spools, log.ID())
