@@ -118,12 +118,17 @@ func (d *delivery) session(ctx context.Context, l *link, session *replicate.Sess
 }
 
 // watch hands the receipts for one log to its spool until the offer ends. A box
-// that takes nothing for long, though it lacks something, is left out, so that
-// it cannot hold up the backup to the others.
+// that takes nothing for long, though it lacks something all the time, is left
+// out, so that it cannot hold up the backup to the others.
 func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *replicate.Offering) {
-	var last uint64 // sequence of the receipt that was handed over
+	var last uint64               // sequence of the receipt that was handed over
+	want := own.Checkpoint().Size // what it lacks if it has not receipted so much when the timer fires
 	idle := time.NewTimer(stall)
 	defer idle.Stop()
+	again := func() {
+		want = own.Checkpoint().Size
+		idle.Reset(stall)
+	}
 	for {
 		p, changed := o.Progress()
 		if p.Receipt != nil && p.Receipt.Sequence != last {
@@ -136,10 +141,10 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 		}
 		select {
 		case <-changed:
-			idle.Reset(stall)
+			again()
 		case <-idle.C:
-			if p, _ := o.Progress(); p.Receipt != nil && p.Receipt.Size >= own.Checkpoint().Size {
-				idle.Reset(stall) // it has everything: there is nothing to say
+			if p, _ := o.Progress(); want == 0 || p.Receipt != nil && p.Receipt.Size >= want {
+				again() // it had everything: there was nothing to say
 				continue
 			}
 			d.update(l, func(b *boxDelivery) { b.err, b.taking = errStalled, false })

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cobox/cmd/cobox/device"
+	"cobox/netlink/replicate"
+	"cobox/storage/account"
+	"cobox/storage/archive/spool"
+	"cobox/storage/merklelog"
+	"cobox/storage/seal"
+)
+
+// muteBox is a box that is there and answers neither offers nor reads.
+type muteBox struct {
+	replicate.Store
+	own *spool.Spool // that it claims to hold
+}
+
+func (b *muteBox) Log(merklelog.LogID) (replicate.LogState, error) {
+	if b.own == nil {
+		return replicate.LogState{}, replicate.ErrUnknownLog
+	}
+	cp := b.own.Checkpoint()
+	return replicate.LogState{Manifest: b.own.Manifest(), Checkpoint: cp, Leaves: cp.Size, Held: cp.Size}, nil
+}
+
+func (b *muteBox) MayDeliver(ctx context.Context, _ replicate.Peer, _ merklelog.LogID, _ *merklelog.Manifest, _ *account.Certificate, _ bool) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (b *muteBox) MayRead(ctx context.Context, _ replicate.Peer, _ merklelog.LogID, _ *merklelog.Manifest) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (b *muteBox) MayList(context.Context, replicate.Peer, account.ID) error { return nil }
+
+type pipeConn struct {
+	net.Conn
+	*bufio.Writer
+}
+
+func (c pipeConn) Write(p []byte) (int, error) { return c.Writer.Write(p) }
+
+// connect gives the link a session with the box until the test has ended.
+func (b *muteBox) connect(t *testing.T, l *link) {
+	t.Helper()
+	here, there := net.Pipe()
+	for conn, cfg := range map[net.Conn]replicate.Config{here: {}, there: {Box: &replicate.Box{
+		Store: b, Authorizer: b, Code: func(error) replicate.Code { return replicate.CodeInternal },
+		Receipt: func(context.Context, *merklelog.Durable) (*replicate.Receipt, error) {
+			return nil, errors.New("no receipts here")
+		},
+	}}} {
+		s, err := replicate.NewSession(pipeConn{conn, bufio.NewWriter(conn)}, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		ctx, end := context.WithCancel(context.Background())
+		go func() { defer close(ended); _ = s.Run(ctx) }()
+		t.Cleanup(func() { end(); <-ended })
+		if conn == here {
+			l.current = s
+		}
+	}
+}
+
+// newDelivery makes a space with one empty log, and a delivery of it that
+// offers to nobody yet.
+func newDelivery(t *testing.T, links ...*link) (*delivery, *spool.Spool) {
+	t.Helper()
+	home := device.Home{Config: t.TempDir(), Data: t.TempDir(), Cache: t.TempDir()}
+	a := &app{home: home, log: slog.New(slog.DiscardHandler), now: time.Now}
+	acct, err := seal.DeriveAccount(seal.NewEntropy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := a.newDevice(acct, "laptop", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := seal.NewSpace("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSpace(a, st)
+	s.fleet = a.newFleet(st, nil)
+	s.sp = &device.Space{Keys: keys}
+	st.Spaces = append(st.Spaces, s.sp)
+	log, err := s.writingLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := s.spools[log.ID()]
+	t.Cleanup(func() { own.Close() })
+	d := s.deliver(t.Context())
+	t.Cleanup(d.end)
+	for _, l := range links {
+		l.f, l.changed = s.fleet, make(chan struct{})
+		d.boxes[l] = &boxDelivery{}
+	}
+	return d, own
+}
+
+func appendTo(t *testing.T, own *spool.Spool, blocks int) merklelog.Checkpoint {
+	t.Helper()
+	block := make([]byte, merklelog.BlockSize)
+	for i := range blocks {
+		block[0], block[1] = byte(merklelog.Data), byte(i)
+		if _, err := own.Append(t.Context(), block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cp, err := own.Commit(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cp
+}
+
+// TestStall leaves out a box that lacks something and does not answer for long,
+// but not one for which there is nothing yet, or nothing until just now.
+func TestStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &link{box: &device.Box{Name: "shelf"}}
+		d, own := newDelivery(t, l)
+		(&muteBox{}).connect(t, l)
+		o, err := l.current.Offer(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var watching bool
+		go func() { watching = true; d.watch(t.Context(), l, own, o); watching = false }()
+		stalled := func() bool {
+			synctest.Wait()
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.boxes[l].err != nil || !watching
+		}
+		time.Sleep(3*stall - time.Millisecond)
+		if stalled() {
+			t.Fatal("a box was left out that was to take nothing")
+		}
+		appendTo(t, own, 3)
+		time.Sleep(stall / 2)
+		if stalled() {
+			t.Fatal("a box was left out that had half the time only")
+		}
+		time.Sleep(stall)
+		if !stalled() || !errors.Is(d.boxes[l].err, errStalled) {
+			t.Fatal("a box that does not answer was not left out")
+		}
+	})
+}
