@@ -1,6 +1,7 @@
 package replicate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -177,6 +178,10 @@ func (o *Offering) WaitReceipt(ctx context.Context, size uint64) (*Receipt, erro
 				return nil, err
 			}
 			return nil, ErrClosed
+		case <-o.leave: // the peer may hang, and never answer the close
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return nil, cmp.Or(o.err, o.sourceErr, ErrClosed)
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
