@@ -400,9 +400,13 @@ func (r *relay) Next(from uint64) uint64 {
 	return r.Spool.Next(from)
 }
 
-// elsewhere reports whether another box holds some of the log.
+// elsewhere reports whether another box holds some of the log and is connected.
+// One that has gone would be waited for with each block.
 func (r *relay) elsewhere() bool {
-	return slices.ContainsFunc(r.d.s.holdersOf(r.ID()), func(h holder) bool { return h.link != r.to })
+	return slices.ContainsFunc(r.d.s.holdersOf(r.ID()), func(h holder) bool {
+		session, _ := h.link.now()
+		return h.link != r.to && session != nil
+	})
 }
 
 // notDelivered explains why no box has everything. What waits here was synced.

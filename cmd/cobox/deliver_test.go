@@ -128,6 +128,15 @@ func appendTo(t *testing.T, own *spool.Spool, blocks int) merklelog.Checkpoint {
 	return cp
 }
 
+// receipted lets the spool go of what the box has, and the box serve it.
+func receipted(t *testing.T, d *delivery, own *spool.Spool, l *link, cp merklelog.Checkpoint) {
+	t.Helper()
+	if err := own.Receipted(spool.Receipt{Box: spool.BoxKey(l.box.Static), Size: cp.Size, Root: cp.Root}); err != nil {
+		t.Fatal(err)
+	}
+	d.s.holds(l, own, &replicate.Receipt{Log: cp.Log, Size: cp.Size, Root: cp.Root})
+}
+
 // TestStall leaves out a box that lacks something and does not answer for long,
 // but not one for which there is nothing yet, or nothing until just now.
 func TestStall(t *testing.T) {
@@ -159,6 +168,26 @@ func TestStall(t *testing.T) {
 		time.Sleep(stall)
 		if !stalled() || !errors.Is(d.boxes[l].err, errStalled) {
 			t.Fatal("a box that does not answer was not left out")
+		}
+	})
+}
+
+// TestRelayElsewhere counts on another box only while there is a session with it.
+func TestRelayElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to, from := &link{box: &device.Box{Name: "shelf"}}, &link{box: &device.Box{Name: "attic"}}
+		d, own := newDelivery(t, to, from)
+		cp := appendTo(t, own, 3)
+		receipted(t, d, own, from, cp)
+		r := &relay{Spool: own, d: d, to: to}
+		start := time.Now()
+		err := r.Block(0, make([]byte, merklelog.BlockSize))
+		if !errors.Is(err, replicate.ErrNotHere) || time.Since(start) != 0 || r.Next(0) != cp.Size {
+			t.Errorf("of a box that has gone: %v after %v, next %d", err, time.Since(start), r.Next(0))
+		}
+		(&muteBox{own: own}).connect(t, from)
+		if next := r.Next(0); next != 0 {
+			t.Errorf("of a box that is there: next %d", next)
 		}
 	})
 }
