@@ -22,6 +22,7 @@ type delivery struct {
 	s    *space
 	logs []*spool.Spool
 	wg   sync.WaitGroup
+	ctx  context.Context // until stop
 	stop context.CancelFunc
 
 	mu      sync.Mutex
@@ -39,7 +40,7 @@ type boxDelivery struct {
 // deliver begins to offer.
 func (s *space) deliver(ctx context.Context) *delivery {
 	ctx, stop := context.WithCancel(ctx)
-	d := &delivery{s: s, stop: stop, boxes: map[*link]*boxDelivery{}, changed: make(chan struct{})}
+	d := &delivery{s: s, ctx: ctx, stop: stop, boxes: map[*link]*boxDelivery{}, changed: make(chan struct{})}
 	for _, own := range s.spools {
 		d.logs = append(d.logs, own)
 	}
@@ -376,7 +377,7 @@ func (r *relay) Block(index uint64, dst []byte) error {
 		want = append(want, i)
 	}
 	r.ahead = make(map[uint64][]byte, len(want))
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.d.ctx, time.Minute)
 	defer cancel()
 	err = r.d.s.fetch(ctx, r.ID(), want, r.to, func(i uint64, block []byte) error {
 		r.ahead[i] = slices.Clone(block)

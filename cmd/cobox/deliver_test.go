@@ -191,3 +191,20 @@ func TestRelayElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// TestRelayEnds ends the delivery while a block is read from a box that does not
+// answer.
+func TestRelayEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to, from := &link{box: &device.Box{Name: "shelf"}}, &link{box: &device.Box{Name: "attic"}}
+		d, own := newDelivery(t, to, from)
+		(&muteBox{own: own}).connect(t, from)
+		receipted(t, d, own, from, appendTo(t, own, 3))
+		time.AfterFunc(time.Second, d.stop)
+		start := time.Now()
+		err := (&relay{Spool: own, d: d, to: to}).Block(0, make([]byte, merklelog.BlockSize))
+		if !errors.Is(err, replicate.ErrNotHere) || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
