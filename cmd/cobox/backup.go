@@ -183,6 +183,7 @@ func (a *app) backup(ctx context.Context, f *backupFlags, paths []string) error 
 		}
 	}
 	if d.forked() {
+		d.end() // it reads what is changed here
 		if err := s.leave(log, "a box knows another version of this device's log (was its state copied or restored?)"); err != nil {
 			return err
 		}
