@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -15,7 +14,6 @@ import (
 	"cobox/storage/account"
 	"cobox/storage/archive/spool"
 	"cobox/storage/merklelog"
-	"cobox/storage/seal"
 )
 
 // muteBox is a box that is there and answers neither offers nor reads.
@@ -75,34 +73,11 @@ func (b *muteBox) connect(t *testing.T, l *link) {
 	}
 }
 
-// newDelivery makes a space with one empty log, and a delivery of it that
-// offers to nobody yet.
+// newDelivery makes a delivery that offers to nobody yet.
 func newDelivery(t *testing.T, links ...*link) (*delivery, *spool.Spool) {
 	t.Helper()
-	home := device.Home{Config: t.TempDir(), Data: t.TempDir(), Cache: t.TempDir()}
-	a := &app{home: home, log: slog.New(slog.DiscardHandler), now: time.Now}
-	acct, err := seal.DeriveAccount(seal.NewEntropy())
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := a.newDevice(acct, "laptop", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := seal.NewSpace("default")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newSpace(a, st)
-	s.fleet = a.newFleet(st, nil)
-	s.sp = &device.Space{Keys: keys}
-	st.Spaces = append(st.Spaces, s.sp)
-	log, err := s.writingLog()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := s.spools[log.ID()]
-	t.Cleanup(func() { own.Close() })
+	s, own := newLogSpace(t)
+	s.fleet = s.a.newFleet(s.st, nil)
 	d := s.deliver(t.Context())
 	t.Cleanup(d.end)
 	for _, l := range links {

@@ -7,13 +7,14 @@ import (
 
 	"cobox/cmd/cobox/device"
 	"cobox/netlink/replicate"
+	"cobox/storage/archive/spool"
 	"cobox/storage/merklelog"
 	"cobox/storage/seal"
 )
 
-// TestExtend reads an own log from a box whose readable checkpoint was left behind
-// by a backup that was killed, as far as the box has its leaves.
-func TestExtend(t *testing.T) {
+// newLogSpace makes a device with a space and an empty log in it.
+func newLogSpace(t *testing.T) (*space, *spool.Spool) {
+	t.Helper()
 	home := device.Home{Config: t.TempDir(), Data: t.TempDir(), Cache: t.TempDir()}
 	a := &app{home: home, log: slog.New(slog.DiscardHandler), now: time.Now}
 	acct, err := seal.DeriveAccount(seal.NewEntropy())
@@ -36,9 +37,17 @@ func TestExtend(t *testing.T) {
 		t.Fatal(err)
 	}
 	own := s.spools[log.ID()]
-	defer own.Close()
+	t.Cleanup(func() { own.Close() })
+	return s, own
+}
+
+// TestExtend reads an own log from a box whose readable checkpoint was left behind
+// by a backup that was killed, as far as the box has its leaves.
+func TestExtend(t *testing.T) {
+	s, own := newLogSpace(t)
 	block := make([]byte, merklelog.BlockSize)
 	var readable merklelog.Checkpoint
+	var err error
 	for i := range 100 {
 		block[0], block[1] = byte(merklelog.Data), byte(i)
 		if _, err := own.Append(t.Context(), block); err != nil {

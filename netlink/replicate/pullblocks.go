@@ -27,8 +27,7 @@ func (p *pull) wantBlocks() error {
 		least := 1
 		if len(p.wants) > 0 {
 			least = min(n, wantBatch)
-		}
-		if len(p.wants) == 0 {
+		} else {
 			p.setStarving(true) // first, so that whoever gives credit back after the try sees it
 		}
 		got := p.s.credit.take(n)

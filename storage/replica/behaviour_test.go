@@ -127,46 +127,6 @@ func TestQuota(t *testing.T) {
 	closeTest(t, s)
 }
 
-// While blocks become durable each of them counts once, so that the last ones
-// that a quota has room for are not refused.
-func TestUsageCountsOnce(t *testing.T) {
-	s := openTest(t, testOptions(vfs.NewMem()))
-	l := newLog(newWriter("a", "d"), "l", 400)
-	if err := errors.Join(l.offer(s, 400), l.appendLeaves(s, 400, 400)); err != nil {
-		t.Fatal(err)
-	}
-	var begun atomic.Uint64
-	over := make(chan struct{})
-	var watcher sync.WaitGroup
-	watcher.Go(func() {
-		for {
-			used := s.Usage(l.w.account).Blocks / merklelog.BlockSize
-			if n := begun.Load(); used > n {
-				t.Errorf("%d blocks count of %d that were put", used, n)
-				return
-			}
-			select {
-			case <-over:
-				return
-			default:
-			}
-		}
-	})
-	for i := range uint64(400) {
-		begun.Add(1)
-		err := l.put(s, i, i+1)
-		if err == nil && i%3 == 0 {
-			_, err = s.Commit(context.Background(), l.id)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	close(over)
-	watcher.Wait()
-	closeTest(t, s)
-}
-
 func TestLowDisk(t *testing.T) {
 	var free atomic.Uint64
 	free.Store(100 << 30)

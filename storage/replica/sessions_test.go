@@ -16,23 +16,31 @@ import (
 
 // Here several sessions are at the same log or account at once.
 
-// TestQuotaAfterWaiting lets eight blocks wait for room in the store, where the
-// quota has room for one.
-func TestQuotaAfterWaiting(t *testing.T) {
-	o := testOptions(vfs.NewMem())
+// fullStore returns a store that has no more room for blocks until indexMu is
+// unlocked, and a log of n leaves whose first four blocks fill it.
+func fullStore(t *testing.T, o Options, n uint64) (*Store, *fixtureLog) {
+	t.Helper()
 	o.tune.tableSize = 2 * merklelog.BlockSize
-	var limit atomic.Uint64
-	limit.Store(1 << 60)
-	o.Quota = func(account.ID) (uint64, bool) { return limit.Load(), true }
 	s := openTest(t, o)
-	l := newLog(newWriter("a", "d"), "x", 40)
-	if err := errors.Join(l.offer(s, 40), l.appendLeaves(s, 40, 40)); err != nil {
+	l := newLog(newWriter("a", "d"), "x", int(n))
+	if err := errors.Join(l.offer(s, n), l.appendLeaves(s, n, n)); err != nil {
 		t.Fatal(err)
 	}
 	s.indexMu.Lock() // the flusher comes no further
 	if err := l.put(s, 0, 4); err != nil {
 		t.Fatal(err)
 	}
+	return s, l
+}
+
+// TestQuotaAfterWaiting lets eight blocks wait for room in the store, where the
+// quota has room for one.
+func TestQuotaAfterWaiting(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	var limit atomic.Uint64
+	limit.Store(1 << 60)
+	o.Quota = func(account.ID) (uint64, bool) { return limit.Load(), true }
+	s, l := fullStore(t, o, 40)
 	limit.Store(s.Usage(l.w.account).Total() + merklelog.BlockSize)
 	var taken, refused atomic.Int32
 	var waiting sync.WaitGroup
@@ -54,6 +62,46 @@ func TestQuotaAfterWaiting(t *testing.T) {
 	if taken.Load() != 1 || refused.Load() != 7 {
 		t.Errorf("%d blocks were taken in and %d refused where one has room", taken.Load(), refused.Load())
 	}
+	closeTest(t, s)
+}
+
+// While blocks become durable each of them counts once, so that the last ones
+// that a quota has room for are not refused.
+func TestUsageCountsOnce(t *testing.T) {
+	s := openTest(t, testOptions(vfs.NewMem()))
+	l := newLog(newWriter("a", "d"), "l", 400)
+	if err := errors.Join(l.offer(s, 400), l.appendLeaves(s, 400, 400)); err != nil {
+		t.Fatal(err)
+	}
+	var begun atomic.Uint64
+	over := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for {
+			used := s.Usage(l.w.account).Blocks / merklelog.BlockSize
+			if n := begun.Load(); used > n {
+				t.Errorf("%d blocks count of %d that were put", used, n)
+				return
+			}
+			select {
+			case <-over:
+				return
+			default:
+			}
+		}
+	})
+	for i := range uint64(400) {
+		begun.Add(1)
+		err := l.put(s, i, i+1)
+		if err == nil && i%3 == 0 {
+			_, err = s.Commit(context.Background(), l.id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(over)
+	watcher.Wait()
 	closeTest(t, s)
 }
 
@@ -128,17 +176,7 @@ func TestBeginTogether(t *testing.T) {
 // TestMissingWhileTaken: a block that a session is still putting in is missing
 // to others. If it fails there, one of them brings it.
 func TestMissingWhileTaken(t *testing.T) {
-	o := testOptions(vfs.NewMem())
-	o.tune.tableSize = 2 * merklelog.BlockSize
-	s := openTest(t, o)
-	l := newLog(newWriter("a", "d"), "x", 12)
-	if err := errors.Join(l.offer(s, 12), l.appendLeaves(s, 12, 12)); err != nil {
-		t.Fatal(err)
-	}
-	s.indexMu.Lock() // the flusher comes no further
-	if err := l.put(s, 0, 4); err != nil {
-		t.Fatal(err)
-	}
+	s, l := fullStore(t, testOptions(vfs.NewMem()), 12)
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- s.PutBlock(ctx, l.id, 10, l.block(10)) }()
