@@ -162,28 +162,22 @@ func TestPowerCuts(t *testing.T) {
 	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
 	const files, size = 20, 700_000
 	src := tree(t, files, size, 2)
-	began := time.Now()
 	first := me.backup(src)
-	took := time.Since(began)
 	rng := rand.New(rand.NewPCG(1, 2))
 	inMiddle := 0
 	for i := range times {
 		more := tree(t, files, size, uint64(3+i))
-		cut := time.AfterFunc(took/20+time.Duration(rng.Int64N(int64(took*3/4))), v.kill)
-		began := time.Now()
-		_, code := me.run("backup", more)
-		cut.Stop()
-		if code == 0 {
-			took = time.Since(began) // other tests run beside this one, or not any more
-		}
+		cut := rng.Int64N(files * size * 3 / 4)
+		said := me.interrupted(v, cardNode, cut, more)
 		v.kill()
+		_, code := me.end(said)
 		v.sound()
 		if code == 4 { // no box reachable
 			inMiddle++
 		}
 		v = start(t, m)
 		me.await(v, 2*time.Minute)
-		t.Logf("cut %d: the backup had ended with code %d", i+1, code)
+		t.Logf("cut %d after %d kB of about %d: the backup had ended with code %d", i+1, cut/1000, files*size/1000, code)
 		me.must("box", "check")
 		me.must("backup", more)
 		me.restored("latest", more)

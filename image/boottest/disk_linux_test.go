@@ -358,16 +358,11 @@ func TestDataDiskPulledOut(t *testing.T) {
 	d := me.disk(size)
 	me.must("box", "disk", "use", d.ID, "--yes")
 	const files, each = 60, 700_000
-	first := tree(t, files, each, 21)
-	began := time.Now()
-	me.must("backup", first)
-	took := time.Since(began)
 	for i := range 2 {
-		src := tree(t, files, each, uint64(22+i))
-		pull := time.AfterFunc(took/3, func() { v.pull(usb) })
-		out, code := me.run("backup", src)
-		pull.Stop()
-		t.Logf("the backup ended with code %d", code)
+		src := tree(t, files, each, uint64(21+i))
+		said := me.interrupted(v, usb.node, files*each/3, src)
+		v.pull(usb)
+		out, code := me.end(said)
 		if code != 4 {
 			t.Errorf("a backup while the disk is pulled out: code %d\n%s", code, out)
 		}

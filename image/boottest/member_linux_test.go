@@ -40,7 +40,13 @@ func buildProgram(pkg string) (string, error) {
 // run runs cobox and returns what it wrote, and its exit code.
 func (m *member) run(args ...string) (string, int) {
 	m.t.Helper()
-	a := <-m.begin(args...)
+	return m.end(m.begin(args...))
+}
+
+// end waits for the end of what begin has started.
+func (m *member) end(said <-chan answer) (string, int) {
+	m.t.Helper()
+	a := <-said
 	if a.err != nil {
 		m.t.Fatal(a.err)
 	}
@@ -89,6 +95,26 @@ func (m *member) must(args ...string) string {
 		m.t.Fatalf("cobox %s: code %d\n%s", strings.Join(args, " "), code, out)
 	}
 	return out
+}
+
+// interrupted begins a backup, which is about to be disturbed, and returns when the
+// box has written so many bytes to a disk since, or the backup has ended already.
+// A time would say nothing: how long a backup takes hangs on what else this
+// computer does.
+func (m *member) interrupted(v *vm, disk string, bytes int64, src string) <-chan answer {
+	m.t.Helper()
+	before := v.written(disk)
+	said := m.begin("backup", src)
+	for v.written(disk) < before+bytes {
+		select {
+		case a := <-said:
+			again := make(chan answer, 1)
+			again <- a
+			return again
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return said
 }
 
 // backup backs up a folder and returns the name of the snapshot.

@@ -18,30 +18,17 @@ func TestStopUnderLoad(t *testing.T) {
 	me := &member{t: t, home: t.TempDir()}
 	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
 	me.pair(v, v.wait(pairingCode, 2*time.Minute)[1], 2*time.Minute)
-	small := tree(t, 8, 500_000, 51)
-	began := time.Now()
-	me.must("backup", small)
-	took := time.Since(began)
 
-	src := tree(t, 60, 2_000_000, 52) // takes many times longer
-	code := make(chan int, 1)
-	go func() {
-		_, c := me.run("backup", src)
-		code <- c
-	}()
-	time.Sleep(took)
-	select {
-	case c := <-code:
-		t.Fatalf("the backup had ended with code %d before the button was pressed", c)
-	default:
-	}
+	const files, size = 60, 2_000_000
+	src := tree(t, files, size, 52)
+	said := me.interrupted(v, cardNode, files*size/20, src)
 	off := v.powerButton(30 * time.Second)
 	t.Logf("off %v after the button was pressed in the middle of a backup", off.Round(10*time.Millisecond))
 	if off > stopWithin {
 		t.Errorf("off only %v after the button was pressed", off)
 	}
-	if c := <-code; c != 4 { // no box reachable: the rest waits on the member's computer
-		t.Errorf("the backup that was interrupted ended with code %d", c)
+	if out, code := me.end(said); code != 4 { // no box reachable: the rest waits on the member's computer
+		t.Errorf("the backup that was interrupted ended with code %d\n%s", code, out)
 	}
 	v.wait("CoBox has stopped", time.Second)
 	for _, bad := range []string{"did not end in time", "not unmounted", "cut off"} {

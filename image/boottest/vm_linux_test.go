@@ -130,18 +130,21 @@ func virt(m computer) []string {
 	if m.disk == "" {
 		return args
 	}
-	return append(append(args, m.diskArgs()...), "-device", "virtio-blk-pci,drive=d0")
+	return append(append(args, m.diskArgs()...), "-device", "virtio-blk-pci,drive="+cardNode)
 }
+
+// cardNode is QEMU's name for the disk that a computer is started from.
+const cardNode = "d0"
 
 func (m computer) diskArgs() []string {
 	if m.writes != "" {
 		return []string{
 			"-blockdev", "driver=file,node-name=file,filename=" + m.disk,
 			"-blockdev", "driver=file,node-name=writes,filename=" + m.writes,
-			"-blockdev", "driver=blklogwrites,node-name=d0,file=file,log=writes",
+			"-blockdev", "driver=blklogwrites,node-name=" + cardNode + ",file=file,log=writes",
 		}
 	}
-	return []string{"-drive", m.drive("if=none,id=d0")}
+	return []string{"-drive", m.drive("if=none,id=" + cardNode)}
 }
 
 // drive is QEMU's option for the disk.
@@ -246,8 +249,8 @@ func (v *vm) sound() {
 	}
 }
 
-// qmp sends one command to QEMU.
-func (v *vm) qmp(command string, arguments map[string]any) {
+// qmp sends one command to QEMU and returns what it answers.
+func (v *vm) qmp(command string, arguments map[string]any) json.RawMessage {
 	v.t.Helper()
 	c, err := net.Dial("unix", v.monitor)
 	if err != nil {
@@ -256,7 +259,8 @@ func (v *vm) qmp(command string, arguments map[string]any) {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
 	r := bufio.NewReader(c)
-	ask := func(m map[string]any) {
+	ask := func(m map[string]any) json.RawMessage {
+		v.t.Helper()
 		b, err := json.Marshal(m)
 		if err == nil {
 			_, err = c.Write(append(b, '\n'))
@@ -274,10 +278,11 @@ func (v *vm) qmp(command string, arguments map[string]any) {
 				err = errors.New(answer.Error.Desc)
 			}
 			if answer.Return != nil {
-				return
+				return answer.Return
 			}
 		}
 		v.t.Fatalf("QEMU, %v: %v", m, err)
+		return nil
 	}
 	if _, err := r.ReadBytes('\n'); err != nil { // its greeting
 		v.t.Fatal(err)
@@ -287,7 +292,30 @@ func (v *vm) qmp(command string, arguments map[string]any) {
 	if arguments != nil {
 		m["arguments"] = arguments
 	}
-	ask(m)
+	return ask(m)
+}
+
+// written returns how many bytes the machine has written to a disk since it was
+// switched on, or the disk plugged in.
+func (v *vm) written(disk string) int64 {
+	v.t.Helper()
+	var disks []struct {
+		Device string
+		Node   string `json:"node-name"`
+		Stats  struct {
+			Written int64 `json:"wr_bytes"`
+		}
+	}
+	if err := json.Unmarshal(v.qmp("query-blockstats", nil), &disks); err != nil {
+		v.t.Fatal(err)
+	}
+	for _, d := range disks {
+		if d.Device == disk || d.Node == disk {
+			return d.Stats.Written
+		}
+	}
+	v.t.Fatalf("QEMU knows no disk %q: %+v", disk, disks)
+	return 0
 }
 
 // felt is how long a machine may take to notice that its button was pressed.
