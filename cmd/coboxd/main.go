@@ -80,9 +80,9 @@ them back. It needs no other service, and cannot read what it holds.
 	if !p.running {
 		err = &usageError{err}
 	}
-	code, hint := explain(err, cmd)
-	p.Fail(code, err, hint)
-	return code
+	f := explain(err, cmd)
+	p.Fail(err, f)
+	return f.Exit
 }
 
 // usageError means that the arguments make no sense.
@@ -91,38 +91,45 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// explain maps an error to the exit code and to what the user can do.
-func explain(err error, cmd *cobra.Command) (code int, hint string) {
+// settingError means that a setting is wrong, wherever it came from.
+type settingError struct{ err error }
+
+func (e *settingError) Error() string { return e.err.Error() }
+func (e *settingError) Unwrap() error { return e.err }
+
+// explain maps an error to its code and to what the user can do.
+func explain(err error, cmd *cobra.Command) console.Failure {
 	var usage *usageError
+	var setting *settingError
 	var field *config.FieldError
 	var inUse *datadir.InUseError
 	var newer *datadir.NewerError
 	var moved *datadir.MovedError
 	switch {
+	case errors.As(err, &setting), errors.As(err, &field):
+		return console.Failure{Code: "setting", Exit: exitUsage, Hint: "Correct this setting and start again."}
 	case errors.As(err, &usage):
-		return exitUsage, "See: " + cmd.CommandPath() + " --help"
-	case errors.As(err, &field):
-		return exitUsage, "Correct this setting and start again."
+		return console.Failure{Code: "usage", Exit: exitUsage, Hint: "See: " + cmd.CommandPath() + " --help"}
 	case errors.As(err, &inUse):
-		hint := "Stop it first, or name another directory with --data."
+		f := console.Failure{Code: "in_use", Exit: exitInUse, Hint: "Stop it first, or name another directory with --data."}
 		if cmd.Name() == "check" {
-			hint = "Stop it first, or let an administrator run: cobox box check"
+			f.Hint = "Stop it first, or let an administrator run: cobox box check"
 		}
-		return exitInUse, hint
+		return f
 	case errors.Is(err, replica.ErrInUse):
-		return exitInUse, "Stop the other process first."
+		return console.Failure{Code: "in_use", Exit: exitInUse, Hint: "Stop the other process first."}
 	case errors.As(err, &newer), errors.Is(err, replica.ErrNewerFormat):
-		return exitNewer, "Install the newer version again; nothing was changed."
+		return console.Failure{Code: "newer", Exit: exitNewer, Hint: "Install the newer version again; nothing was changed."}
 	case errors.As(err, &moved):
-		return exitFailed, "Start the box with that disk plugged in. It never starts empty in place of its data;\nfor a new box, name another directory with --data."
+		return console.Failure{Code: "moved", Exit: exitFailed, Hint: "Start the box with that disk plugged in. It never starts empty in place of its data;\nfor a new box, name another directory with --data."}
 	case errors.Is(err, datadir.ErrNoBox):
-		return exitFailed, "Name the box's directory with --data, or start a new box with: coboxd run"
+		return console.Failure{Code: "not_set_up", Exit: exitFailed, Hint: "Name the box's directory with --data, or start a new box with: coboxd run"}
 	case errors.Is(err, datadir.ErrNoCode):
-		return exitFailed, "A box shows its code from its first start until it is claimed. To let more people in, an\nadministrator runs: cobox box invite member --quota SIZE"
+		return console.Failure{Code: "claimed", Exit: exitFailed, Hint: "A box shows its code from its first start until it is claimed. To let more people in, an\nadministrator runs: cobox box invite member --quota SIZE"}
 	case isDamage(err):
-		return exitFailed, "Start the box: it serves what is intact, and asks devices for the rest."
+		return console.Failure{Code: "damaged", Exit: exitFailed, Hint: "Start the box: it serves what is intact, and asks devices for the rest."}
 	}
-	return exitFailed, ""
+	return console.Failure{Code: "failed", Exit: exitFailed}
 }
 
 // flags returns the settings of the command line that are set.

@@ -79,7 +79,7 @@ coboxd.toml in the data directory.
 		}
 		settings, err := config.Load(given, os.Getenv)
 		if err != nil {
-			return &usageError{err}
+			return &settingError{err}
 		}
 		if flags.Changed("waiting") && waiting == "" {
 			return &usageError{errors.New("--waiting needs to say what the box waits for")}

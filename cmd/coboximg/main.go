@@ -83,12 +83,12 @@ image to a card.
 	if !p.running {
 		err = &usageError{err}
 	}
-	code, hint := explain(err, cmd)
+	f := explain(err, cmd)
 	if ctx.Err() != nil {
-		code, hint, err = exitInterrupted, "", interrupted(err)
+		f, err = console.Failure{Code: "interrupted", Exit: exitInterrupted}, interrupted(err)
 	}
-	p.Fail(code, err, hint)
-	return code
+	p.Fail(err, f)
+	return f.Exit
 }
 
 // interrupted says what an interruption has left behind. Whatever a program that
@@ -110,32 +110,35 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// explain maps an error to the exit code and to what the user can do.
-func explain(err error, cmd *cobra.Command) (code int, hint string) {
+// explain maps an error to its code and to what the user can do.
+func explain(err error, cmd *cobra.Command) console.Failure {
+	failed := func(code, hint string) console.Failure {
+		return console.Failure{Code: code, Exit: exitFailed, Hint: hint}
+	}
 	var usage *usageError
 	var refused *disk.RefusedError
 	var unfinished *disk.UnfinishedError
 	switch {
 	case errors.As(err, &usage):
-		return exitUsage, "See: " + cmd.CommandPath() + " --help"
+		return console.Failure{Code: "usage", Exit: exitUsage, Hint: "See: " + cmd.CommandPath() + " --help"}
 	case errors.As(err, &refused) && refused.Overridable:
-		return exitFailed, "Nothing was changed. If it is the right disk, unmount it, or repeat with --force."
+		return failed("disk_refused", "Nothing was changed. If it is the right disk, unmount it, or repeat with --force.")
 	case errors.As(err, &refused):
-		return exitFailed, "Nothing was changed."
+		return failed("disk_refused", "Nothing was changed.")
 	case errors.Is(err, disk.ErrNoTarget):
-		return exitFailed, "To find the card, run lsblk before and after you plug it in: what is new is the card."
+		return failed("no_disk", "To find the card, run lsblk before and after you plug it in: what is new is the card.")
 	case errors.As(err, &unfinished):
-		return exitFailed, "What is on " + unfinished.Device + " now is of no use: write it again."
+		return failed("unfinished", "What is on "+unfinished.Device+" now is of no use: write it again.")
 	case errors.Is(err, disk.ErrDamaged) && cmd.Name() == "flash":
-		return exitFailed, "Nothing was changed."
+		return failed("damaged", "Nothing was changed.")
 	case errors.Is(err, disk.ErrReadBack):
-		return exitFailed, "The card is broken, or smaller than it says. Use another."
+		return failed("bad_card", "The card is broken, or smaller than it says. Use another.")
 	case errors.Is(err, disk.ErrNoMke2fs):
-		return exitFailed, "On Debian: apt install e2fsprogs. On a Mac: brew install e2fsprogs, and add it to the PATH."
+		return failed("no_mke2fs", "On Debian: apt install e2fsprogs. On a Mac: brew install e2fsprogs, and add it to the PATH.")
 	case errors.Is(err, disk.ErrNotImage), errors.Is(err, layout.ErrForeignDisk):
-		return exitFailed, "Name the .img or .img.zst that \"coboximg build\" or a release has."
+		return failed("not_image", "Name the .img or .img.zst that \"coboximg build\" or a release has.")
 	case errors.Is(err, os.ErrPermission) && cmd.Name() == "flash":
-		return exitFailed, "Writing to a disk mostly needs root: repeat with sudo."
+		return failed("permission", "Writing to a disk mostly needs root: repeat with sudo.")
 	}
-	return exitFailed, ""
+	return failed("failed", "")
 }

@@ -21,20 +21,28 @@ type Output struct {
 	JSON    bool // lines of JSON on Stdout, and nothing on Stderr
 }
 
-// Fail tells what went wrong, with the exit code and what to do about it.
-func (o *Output) Fail(code int, err error, hint string) {
+// Failure is why a program has not done what it was asked for.
+type Failure struct {
+	Code string // one word, for programs
+	Exit int    // the exit code of the process
+	Hint string // what to do about it, for people; or ""
+}
+
+// Fail tells what went wrong. Programs get it in the form of cobox's errors.
+func (o *Output) Fail(err error, f Failure) {
 	message := strings.TrimSpace(err.Error())
 	if o.JSON {
 		o.Emit("error", struct {
-			Code    int    `json:"code"`
+			Code    string `json:"code"`
+			Exit    int    `json:"exit"`
 			Message string `json:"message"`
 			Hint    string `json:"hint,omitempty"`
-		}{code, message, hint})
+		}{f.Code, f.Exit, message, f.Hint})
 		return
 	}
 	fmt.Fprintf(o.Stderr, "%s: %s\n", o.Program, message)
-	if hint != "" {
-		fmt.Fprintln(o.Stderr, hint)
+	if f.Hint != "" {
+		fmt.Fprintln(o.Stderr, f.Hint)
 	}
 }
 
