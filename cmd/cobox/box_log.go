@@ -46,10 +46,55 @@ func (e logEvent) Text() string {
 	return b.String()
 }
 
+// eventKind says, for people, what a kind of event is.
+type eventKind struct {
+	kind    admin.Kind
+	meaning string
+}
+
+var eventKinds = []eventKind{
+	{admin.EventStarted, "the box started"},
+	{admin.EventStopped, "the box was stopped in order; without it the power was cut"},
+	{admin.EventClaimed, "somebody became the first administrator"},
+	{admin.EventJoined, "a member joined by an invite"},
+	{admin.EventDevice, "a member has one more device"},
+	{admin.EventRecovered, "an account logged in with its recovery phrase"},
+	{admin.EventInvited, "an administrator made an invite"},
+	{admin.EventCancelled, "an administrator cancelled one"},
+	{admin.EventQuota, "an administrator changed a quota"},
+	{admin.EventRemoved, "an administrator removed a member"},
+	{admin.EventNewLog, "a device began to back up, into a log of its own"},
+	{admin.EventForked, "a log takes in nothing more: its device signed two versions of it"},
+	{admin.EventRefused, "strangers were refused; one line an hour and reason"},
+	{admin.EventPairingRefused, "somebody with a code was refused"},
+	{admin.EventFull, "new data was refused, as a quota is used up"},
+	{admin.EventNoSpace, "new data was refused, as the disk is full"},
+	{admin.EventDamaged, "stored data is not what was stored"},
+	{admin.EventChecked, "a check has ended"},
+	{admin.EventViolation, "a member's device sent what no honest one sends"},
+	{admin.EventUpdateWritten, "an administrator sent an update; the box restarts to try it"},
+	{admin.EventUpdatePromoted, "an update has proved itself and stays"},
+	{admin.EventUpdateFellBack, "an update has not; the system before runs again"},
+	{admin.EventDiskUse, "an administrator lets a disk take the data"},
+	{admin.EventDataMoved, "the data lies on another disk than before"},
+	{admin.EventDataBack, "the data is here again, after the box had to wait for it"},
+}
+
+// eventKindsHelp is the legend of box log.
+func eventKindsHelp() string {
+	rows := make([][]string, 0, len(eventKinds))
+	for _, k := range eventKinds {
+		rows = append(rows, []string{"  " + string(k.kind), k.meaning})
+	}
+	return ui.Table(rows)
+}
+
 func (a *app) boxLogCommand(box *string) *cobra.Command {
 	var max int
 	c := &cobra.Command{
 		Use: "log", Short: "Show what happened on a box, newest first", Args: exactly(0, ""),
+		Long: "Shows what happened on a box, newest first: when, by the box's clock, what, and\n" +
+			"whom it concerns. 'cobox box members' tells who that is.\n\n" + eventKindsHelp(),
 		Example: "  cobox box log\n  cobox box log --max 1000 --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if max < 1 {

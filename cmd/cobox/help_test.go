@@ -2,6 +2,10 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +46,24 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	walk(a.root())
+}
+
+// The help of box log explains every kind of event that there is.
+func TestEventKinds(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join("..", "..", "appliance", "admin", "event.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, m := range regexp.MustCompile(`Kind = "([a-z-]+)"`).FindAllSubmatch(source, -1) {
+		want = append(want, string(m[1]))
+	}
+	for _, k := range eventKinds {
+		got = append(got, string(k.kind))
+	}
+	if len(want) < 20 || !slices.Equal(got, want) {
+		t.Errorf("the help explains %q, and the kinds are %q", got, want)
+	}
 }
 
 func TestPermissions(t *testing.T) {
