@@ -97,7 +97,7 @@ func quotaText(q admin.Quota) string {
 	if q.Unlimited {
 		return "no limit"
 	}
-	return ui.Bytes(q.Bytes)
+	return ui.Chosen(q.Bytes)
 }
 
 // parseQuota reads a size, or "none" for no limit.

@@ -166,7 +166,7 @@ func usedText(y admin.You) string {
 	if y.Quota.Unlimited {
 		return ui.Bytes(y.Used) + ", without a limit"
 	}
-	return ui.Bytes(y.Used) + " of " + ui.Bytes(y.Quota.Bytes)
+	return ui.Bytes(y.Used) + " of " + ui.Chosen(y.Quota.Bytes)
 }
 
 func (a *app) boxStatusCommand(box *string) *cobra.Command {

@@ -35,7 +35,7 @@ func (e pairEvent) Text() string {
 		s += " You are its administrator."
 	}
 	if !e.Quota.Unlimited {
-		s += " You may store " + ui.Bytes(e.Quota.Bytes) + "."
+		s += " You may store " + ui.Chosen(e.Quota.Bytes) + "."
 	}
 	return s + "\nThe recovery sheet was written anew, with this box: " + e.Sheet + ". Print it."
 }

@@ -27,6 +27,24 @@ func Bytes(n uint64) string {
 	return fmt.Sprintf("%.*f %ciB", digits, f, "KMGTPE"[i])
 }
 
+// Chosen writes a size that somebody has chosen as they will have written it: 500 GB
+// stays that, and is not 466 GiB.
+func Chosen(n uint64) string {
+	if n%(1<<20) == 0 {
+		return Bytes(n)
+	}
+	f, unit := float64(n), -1
+	for f >= 1000 && unit < 5 {
+		f, unit = f/1000, unit+1
+	}
+	// Below a kB, or with more digits than people write.
+	short := strconv.FormatFloat(f, 'f', -1, 64)
+	if unit < 0 || len(short) > 4 {
+		return Bytes(n)
+	}
+	return short + " " + "kMGTPE"[unit:unit+1] + "B"
+}
+
 // ParseBytes reads a size: 500GB, 1.5 TiB, 20G (binary), 1048576.
 func ParseBytes(s string) (uint64, error) {
 	t := strings.TrimSpace(s)

@@ -29,6 +29,23 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+func TestChosen(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 500: "500 B", 1000: "1 kB", 1500: "1.5 kB", 1 << 10: "1.00 KiB", 3 << 20: "3.00 MiB", 500 << 30: "500 GiB",
+		500_000_000: "500 MB", 500_000_000_000: "500 GB", 1_500_000_000_000: "1.5 TB", 1_048_576_000_000: "977 GiB", 12_345: "12.1 KiB",
+		18_000_000_000_000_000_000: "18 EB", math.MaxUint64: "16.0 EiB",
+	} {
+		got := Chosen(n)
+		if got != want {
+			t.Errorf("Chosen(%d) = %q, want %q", n, got, want)
+		}
+		// Shown in decimal units, it is exact.
+		if back, err := ParseBytes(got); !strings.HasSuffix(got, "iB") && n < 1<<63 && (err != nil || back != n) {
+			t.Errorf("Chosen(%d) = %q, which is %d, %v", n, got, back, err)
+		}
+	}
+}
+
 func TestParseBytes(t *testing.T) {
 	for s, want := range map[string]uint64{
 		"0": 0, "1048576": 1 << 20, "500GB": 500_000_000_000, "500 GB": 500_000_000_000, "500gb": 500_000_000_000,
