@@ -33,6 +33,7 @@ type clock struct {
 	mu    sync.Mutex
 	floor time.Time // no time before it is believed
 	path  string    // of the file, "" until the data is mounted
+	steps int       // how often the clock was set
 }
 
 // newClock returns a clock for a program that was built at a time, in seconds
@@ -97,7 +98,7 @@ func (c *clock) raiseLocked(t time.Time) {
 // liftLocked steps the clock to the floor if it is below.
 func (c *clock) liftLocked() {
 	if now := c.get(); now.Before(c.floor) {
-		if err := c.step(c.floor); err != nil {
+		if err := c.setLocked(c.floor); err != nil {
 			c.log.Error("the clock was not set", "error", err)
 			return
 		}
@@ -105,16 +106,36 @@ func (c *clock) liftLocked() {
 	}
 }
 
-// adjust moves the clock by what a time server says: forward always, back only
-// down to the floor.
-func (c *clock) adjust(offset time.Duration) (time.Time, error) {
+func (c *clock) setLocked(t time.Time) error {
+	c.steps++
+	return c.step(t)
+}
+
+// stepsSoFar returns how often the clock was set, for [clock.adjust].
+func (c *clock) stepsSoFar() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.steps
+}
+
+// errStepped says that an offset was measured by a clock that was set meanwhile.
+var errStepped = errors.New("clock: it was set while a time server was asked")
+
+// adjust moves the clock by what a time server says: forward always, back only
+// down to the floor. Steps are those before the server was asked: when the card is
+// found while the answer is on its way, the offset is of the time before. It would
+// put the clock far ahead, and what is kept then never lets it go back.
+func (c *clock) adjust(offset time.Duration, steps int) (time.Time, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.steps != steps {
+		return time.Time{}, errStepped
+	}
 	t := c.get().Add(offset)
 	if t.Before(c.floor) {
 		t = c.floor
 	}
-	if err := c.step(t); err != nil {
+	if err := c.setLocked(t); err != nil {
 		return time.Time{}, fmt.Errorf("clock: setting it: %w", err)
 	}
 	return t, nil

@@ -66,7 +66,7 @@ func TestClockAdjust(t *testing.T) {
 		{-5000, 6000}, // and never below
 		{0, 6000},
 	} {
-		if _, err := clk.adjust(time.Duration(c.offset) * time.Second); err != nil || !shown.Equal(at(c.want)) {
+		if _, err := clk.adjust(time.Duration(c.offset)*time.Second, clk.stepsSoFar()); err != nil || !shown.Equal(at(c.want)) {
 			t.Errorf("by %d: %d, %v; want %d", c.offset, shown.Unix(), err, c.want)
 		}
 	}
@@ -85,8 +85,29 @@ func TestClockAdjust(t *testing.T) {
 		t.Errorf("after a restart: %d", shown.Unix())
 	}
 	again.step = func(time.Time) error { return errors.New("no") }
-	if _, err := again.adjust(time.Hour); err == nil {
+	if _, err := again.adjust(time.Hour, again.stepsSoFar()); err == nil {
 		t.Error("a clock that cannot be set is no error")
+	}
+}
+
+// TestClockStepsMeanwhile: the card is found while a time server is asked, and what
+// is kept there sets the clock. The offset was measured by the clock before.
+func TestClockStepsMeanwhile(t *testing.T) {
+	clk, shown := fakeClock(0, "1000")
+	path := filepath.Join(t.TempDir(), clockFile)
+	if err := os.WriteFile(path, []byte("5000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clk.start()
+	const right = 5500
+	steps, offset := clk.stepsSoFar(), at(right).Sub(*shown)
+	clk.useFile(path)
+	if _, err := clk.adjust(offset, steps); !errors.Is(err, errStepped) || !shown.Equal(at(5000)) {
+		t.Errorf("the clock shows %d: %v", shown.Unix(), err)
+	}
+	steps, offset = clk.stepsSoFar(), at(right).Sub(*shown)
+	if _, err := clk.adjust(offset, steps); err != nil || !shown.Equal(at(right)) {
+		t.Errorf("asked again: the clock shows %d: %v", shown.Unix(), err)
 	}
 }
 

@@ -31,10 +31,11 @@ func (s *system) runNTP(ctx context.Context) {
 	}
 	for {
 		wait := ntpEvery
+		steps := s.clock.stepsSoFar()
 		offset, server, err := askTime(s.timeServers())
 		if err == nil {
 			var set time.Time
-			if set, err = s.clock.adjust(offset); err == nil {
+			if set, err = s.clock.adjust(offset, steps); err == nil {
 				s.log.Info("the clock is set", "by", server, "offset", offset.Round(time.Millisecond), "time", set.UTC().Format(time.RFC3339))
 				err = s.clock.save()
 			}
