@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -32,7 +33,10 @@ func (s *system) runNTP(ctx context.Context) {
 	for {
 		wait := ntpEvery
 		steps := s.clock.stepsSoFar()
-		offset, server, err := askTime(s.timeServers())
+		offset, server, err := askTime(ctx, s.timeServers())
+		if ctx.Err() != nil {
+			return
+		}
 		if err == nil {
 			var set time.Time
 			if set, err = s.clock.adjust(offset, steps); err == nil {
@@ -64,18 +68,44 @@ func (s *system) timeServers() []string {
 	return publicTime
 }
 
-// askTime asks one server after the other until one gives a usable answer.
-func askTime(servers []string) (offset time.Duration, server string, err error) {
+// askTime asks one server after the other until one gives a usable answer or ctx
+// ends.
+func askTime(ctx context.Context, servers []string) (offset time.Duration, server string, err error) {
 	var errs []error
 	for _, server := range servers {
-		r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: ntpTimeout})
+		offset, err := askServer(ctx, server)
 		if err == nil {
-			err = r.Validate()
+			return offset, server, nil
 		}
-		if err == nil {
-			return r.ClockOffset, server, nil
+		if ctx.Err() != nil {
+			return 0, "", ctx.Err()
 		}
 		errs = append(errs, fmt.Errorf("ntp: %s: %w", server, err))
 	}
 	return 0, "", errors.Join(errs...)
+}
+
+// askServer asks one server. Without a name server the search for its address
+// alone takes longer than a box has to stop, so ctx ends that as well.
+func askServer(ctx context.Context, server string) (offset time.Duration, err error) {
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{
+		Timeout: ntpTimeout,
+		Dialer: func(_, address string) (net.Conn, error) {
+			// Nobody is asked before there is an IPv4 address.
+			c, err := new(net.Dialer).DialContext(ctx, "udp4", address)
+			if err == nil {
+				context.AfterFunc(ctx, func() { c.Close() })
+			}
+			return c, err
+		},
+	})
+	if err == nil {
+		err = r.Validate()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return r.ClockOffset, nil
 }
