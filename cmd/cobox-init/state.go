@@ -23,6 +23,7 @@ type facts struct {
 	dataDevice  string    // the card's partition that is mounted, as in /sys/class/block
 	waiting     string    // what coboxd tells instead of serving, for people; "": it serves
 	daemonUp    bool      // coboxd is running, well or not
+	daemonRuns  int       // how often it was started
 	healthy     time.Time // when coboxd last answered well; zero: never
 	readOnly    bool      // it answered that it cannot write
 	waits       bool      // it answered that it has no data
@@ -69,7 +70,11 @@ func (s *state) setDataLost(err error) { s.change(func(f *facts) { f.dataProblem
 
 // setDaemonUp says that coboxd runs, or does not. A new run has proved nothing yet.
 func (s *state) setDaemonUp(up bool) {
-	s.change(func(f *facts) { f.daemonUp, f.proved = up, false })
+	s.change(func(f *facts) {
+		if f.daemonUp, f.proved = up, false; up {
+			f.daemonRuns++
+		}
+	})
 }
 
 func (s *state) setTrial(ends time.Time) { s.change(func(f *facts) { f.trialEnds = ends }) }

@@ -39,11 +39,17 @@ type tidying struct {
 	after time.Duration
 	sound func() error // whether the disk has the data and can be written
 	since time.Time    // when all was well first; zero while it is not
+	run   int          // of coboxd, that since is of
 	done  bool
 }
 
 // due tells whether now is that moment. Whatever was not well begins the time anew.
 func (t *tidying) due(now time.Time, f facts) (bool, error) {
+	// One that has ended is up again sooner than it is looked at, and its last
+	// answer counts for a while.
+	if f.daemonRuns != t.run {
+		t.run, t.since = f.daemonRuns, time.Time{}
+	}
 	switch {
 	case t.done:
 		return false, nil

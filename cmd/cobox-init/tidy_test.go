@@ -58,6 +58,18 @@ func TestTidyDue(t *testing.T) {
 		}
 	}
 
+	// coboxd ends and is started again between two looks.
+	st := newState(begin)
+	d = fresh()
+	runs := func(d time.Duration) facts { f := well(d); f.daemonRuns = st.facts().daemonRuns; return f }
+	st.setDaemonUp(true)
+	due(d, 0, runs(0), false)
+	st.setDaemonUp(false)
+	st.setDaemonUp(true)
+	due(d, time.Hour/2, runs(time.Hour/2), false)
+	due(d, time.Hour, runs(time.Hour), false)
+	due(d, 3*time.Hour/2, runs(3*time.Hour/2), true)
+
 	d, broken = fresh(), errors.New("not filled")
 	if got, err := d.due(at(0), well(0)); got || !errors.Is(err, broken) {
 		t.Errorf("a disk that is not sound: %v, %v", got, err)
