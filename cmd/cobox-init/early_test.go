@@ -153,6 +153,7 @@ func TestKernelLine(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"plain", "<6>x: plain\n"},
 		{"two\nlines\x1b[2J", "<6>x: two lines [2J\n"},
+		{"in one \u009b2J\x7f", "<6>x: in one  2J \n"},
 		{"bad \xff utf", "<6>x: bad ? utf\n"},
 		{strings.Repeat("ä", 1000), "<6>x: " + strings.Repeat("ä", maxKernelLine/2) + "…\n"},
 	} {

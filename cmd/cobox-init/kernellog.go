@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // kernelLog writes records to the kernel's log, which the kernel also writes to
@@ -102,7 +103,7 @@ func kernelLine(level int, who, text string) string {
 		text = text[:maxKernelLine] + "…"
 	}
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) { // with U+009B, which some terminals take for escape and [
 			return ' '
 		}
 		return r
