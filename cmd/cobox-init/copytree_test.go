@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -396,7 +397,9 @@ func TestCheckDataDir(t *testing.T) {
 	bad("there is no store")
 }
 
-func TestDataState(t *testing.T) {
+func TestDataState(t *testing.T) { synctest.Test(t, testDataState) }
+
+func testDataState(t *testing.T) {
 	d := newDataState()
 	if s := d.status(); s != (machine.Data{}) {
 		t.Errorf("at first %+v", s)
@@ -410,7 +413,7 @@ func TestDataState(t *testing.T) {
 	if disk, device, missing := d.where(); disk != "abcdef01" || device != "" || !missing {
 		t.Errorf("missing: %q %q %v", disk, device, missing)
 	}
-	d.since = time.Now().Add(-90 * time.Second)
+	time.Sleep(90 * time.Second)
 	d.found("abcdef01", "sda")
 	if s := d.status(); s.Disk != "abcdef01" || s.Problem != "" || s.Away != 90 {
 		t.Errorf("back: %+v", s)
