@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cobox/appliance/datadir"
+	"cobox/netlink/pairing"
 )
 
 const (
@@ -44,7 +45,7 @@ func (s *system) runHealth(ctx context.Context) {
 		}
 		s.watchDisk(f)
 		well, err := askHealth(ctx, fmt.Sprintf("127.0.0.1:%d", daemonHTTP))
-		code, _, codeErr := datadir.ReadPairing(dataDir)
+		code, codeErr := readCode(dataDir)
 		full := isFull(dataMount)
 		first := false
 		s.state.change(func(f *facts) {
@@ -52,7 +53,7 @@ func (s *system) runHealth(ctx context.Context) {
 				first = f.healthy.IsZero()
 				f.healthy, f.readOnly, f.waits, f.low = time.Now(), well.readOnly, well.waiting, well.low
 			}
-			// An unreadable directory leaves what was known.
+			// What cannot be read leaves what was known.
 			if codeErr == nil || errors.Is(codeErr, datadir.ErrNoCode) {
 				f.code = code
 			}
@@ -62,6 +63,20 @@ func (s *system) runHealth(ctx context.Context) {
 			s.log.Info("coboxd answers", "after", time.Since(f.started).Round(10*time.Millisecond))
 		}
 	}
+}
+
+// readCode returns the pairing code that coboxd has left in its directory. It must
+// be one: it is written to a terminal as it is, and coboxd is not trusted.
+func readCode(dir string) (string, error) {
+	text, _, err := datadir.ReadPairing(dir)
+	if err != nil {
+		return "", err
+	}
+	code, err := pairing.ParseCode(text)
+	if err != nil {
+		return "", err
+	}
+	return code.Text()
 }
 
 // health is what coboxd says of itself when it is well.

@@ -8,12 +8,16 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"cobox/appliance/datadir"
 	"cobox/cmd/cobox-init/screen"
+	"cobox/netlink/noiseconn"
+	"cobox/netlink/pairing"
 )
 
 // TestRules holds what lamp, screen and watchdog make of the state.
@@ -110,6 +114,36 @@ func TestParseHealth(t *testing.T) {
 	} {
 		if got, err := parseHealth(strings.NewReader(c.answer)); got != c.want || (err != nil) != c.bad {
 			t.Errorf("%q: %+v, %v", c.answer, got, err)
+		}
+	}
+}
+
+// TestReadCode: what coboxd leaves as its pairing code is shown on a terminal only
+// if it is one.
+func TestReadCode(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := readCode(dir); !errors.Is(err, datadir.ErrNoCode) {
+		t.Errorf("none: %v", err)
+	}
+	secret, invite := pairing.NewSecret()
+	text, err := (&pairing.Code{Kind: pairing.KindClaim, Box: noiseconn.StaticPublic{1, 2, 3}, Secret: secret, Invite: invite}).Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "pairing.txt"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(text + "\n")
+	if got, err := readCode(dir); got != text || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, bad := range []string{"", "\x1b[2J", text + "\x1b[2J", "\x1b[2J" + text, "cobox pair x"} {
+		put(bad + "\n")
+		if got, err := readCode(dir); got != "" || err == nil || errors.Is(err, datadir.ErrNoCode) {
+			t.Errorf("%q is taken: %q, %v", bad, got, err)
 		}
 	}
 }
