@@ -24,13 +24,26 @@ type member struct {
 
 var build = sync.OnceValues(func() (string, error) { return buildProgram("cobox/cmd/cobox") })
 
-// buildProgram builds a program for this computer.
-func buildProgram(pkg string) (string, error) {
+// programs is the folder of what buildProgram has built.
+var programs string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+// runTests runs the tests, which share the programs, and then removes those.
+func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "cobox-boottest")
 	if err != nil {
-		return "", err
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	bin := filepath.Join(dir, filepath.Base(pkg))
+	defer os.RemoveAll(dir)
+	programs = dir
+	return m.Run()
+}
+
+// buildProgram builds a program for this computer.
+func buildProgram(pkg string) (string, error) {
+	bin := filepath.Join(programs, filepath.Base(pkg))
 	if out, err := exec.Command("go", "build", "-o", bin, pkg).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 	}
