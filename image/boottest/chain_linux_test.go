@@ -21,7 +21,7 @@ func TestBootChain(t *testing.T) {
 	b := newBox(t, copySparse(t, image, 4<<30), watchdog...)
 	b.start(t)
 	b.answers(layout.SlotA)
-	b.wait("the watchdog is armed", time.Second)
+	b.wait("the watchdog is armed", time.Minute)
 	me := &member{t: t, home: t.TempDir()}
 	me.must("init", "--phrase-out", filepath.Join(me.home, "words"))
 	took := me.pair(b.vm, label, 2*time.Minute)
