@@ -313,7 +313,7 @@ func TestForeignDisks(t *testing.T) {
 	}
 	all := []*usbDisk{ext4, fat, clone}
 	before := map[string]string{}
-	m := withUSB(card(t, 2<<30), all...)
+	m := withUSB(card(t, 4<<30), all...) // none of them is as large as the card
 	for _, d := range all {
 		before[d.path] = d.sum()
 		m = plugged(m, d)
