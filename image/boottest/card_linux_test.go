@@ -151,7 +151,11 @@ func TestReadOnlyCard(t *testing.T) {
 	}
 	readOnly("after an orderly end", "it still serves restores")
 
-	v = start(t, m)
+	// The kernel writes what is in the journal to its place half a minute later. A
+	// slow computer may need as long to come to the power cut.
+	late := m
+	late.cmdline += " sysctl.vm.dirty_expire_centisecs=100000"
+	v = start(t, late)
 	me.await(v, 2*time.Minute)
 	last := tree(t, 20, 100_000, 43)
 	lastSnapshot := me.backup(last)
