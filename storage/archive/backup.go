@@ -106,6 +106,9 @@ func (a *Archive) backup(ctx context.Context, o BackupOptions) (BackupSummary, e
 		snap, err = b.finish(ctx, paths, began)
 	}
 	b.flushWorkers(true)
+	if snap == nil {
+		a.dropIndex()
+	}
 	stop()
 	sum := BackupSummary{
 		Snapshot: snap, Stats: b.total(), Changed: b.changed.Load(),

@@ -394,6 +394,37 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// What a backup found to be new and then did not store, another one of the same
+// archive stores.
+func TestBackupAfterOneThatStoredNothing(t *testing.T) {
+	for name, first := range map[string]func(o *BackupOptions, l *memLog){
+		"dry run":          func(o *BackupOptions, _ *memLog) { o.DryRun = true },
+		"error of the log": func(_ *BackupOptions, l *memLog) { l.before = func(uint64) error { return errCut } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newMemSpace(t)
+			l := s.newLog("log")
+			dir := t.TempDir()
+			writeTree(t, dir, map[string]string{"a/b": "one", "a/c": string(randomBytes(1, 300_000)), "d": "two"})
+			a := s.open(t.TempDir())
+			o := s.options(l, dir)
+			first(&o, l)
+			if _, err := a.Backup(background, o); err != nil && !errors.Is(err, errCut) {
+				t.Fatal(err)
+			}
+			if l.commits != 0 {
+				t.Fatal("the first backup stored something")
+			}
+			l.before = nil
+			sum, err := a.Backup(background, s.options(l, dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			restoreAndCompare(t, s.open(""), *sum.Snapshot, dir)
+		})
+	}
+}
+
 // Files that vanish, change or are replaced while the backup runs.
 func TestFilesThatMove(t *testing.T) {
 	s := newMemSpace(t)

@@ -290,3 +290,44 @@ func TestDamagedCache(t *testing.T) {
 		restoreAndCompare(t, s.open(cache), *sum.Snapshot, dir)
 	}
 }
+
+// The cache tells that a directory has not changed, but its frame is damaged:
+// the backup begins anew, and stores what the one before had only collected.
+func TestDamagedFrames(t *testing.T) {
+	s := newMemSpace(t)
+	l := s.newLog("log")
+	dir, cache := t.TempDir(), t.TempDir()
+	writeTree(t, dir, map[string]string{"a/b": "one", "c/d": "two"})
+	backup := func() BackupSummary {
+		a := s.open(cache)
+		a.now = later
+		sum, err := a.Backup(background, s.options(l, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
+	}
+	backup()
+	list, err := filepath.Glob(filepath.Join(cache, "scan-*"))
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	b, err := os.ReadFile(list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := len(b) - scanTrailer
+	end -= scanRow * int(be.Uint32(b[end:]))
+	for i := 3 + 40*int(be.Uint16(b[1:])) + 2 + 16 + cacheSum; i < end; i++ {
+		b[i] ^= 1
+	}
+	if err := os.WriteFile(list[0], b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	writeTree(t, dir, map[string]string{"a/b": "edited"})
+	sum := backup()
+	restoreAndCompare(t, s.open(""), *sum.Snapshot, dir)
+	if sum.Changed != 2 {
+		t.Errorf("%d files were read, want all", sum.Changed)
+	}
+}

@@ -188,6 +188,14 @@ func (a *Archive) loadIndex(ctx context.Context) (*index, error) {
 	return x, nil
 }
 
+// dropIndex has the index loaded anew. A backup that did not come to its end may
+// have claimed chunks in it that it never stored, and no later one would.
+func (a *Archive) dropIndex() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.index = nil
+}
+
 // eachGroup hands out every group that index segments of one log name.
 func (a *Archive) eachGroup(ctx context.Context, v *logView, refs []segmentRef, fn func(indexGroup) error) error {
 	use := func(_ segmentRef, contents []byte) error {
