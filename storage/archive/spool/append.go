@@ -149,7 +149,7 @@ func (s *Spool) leave(g *segment) error {
 	if err := g.sync(); err != nil {
 		return s.fail(fmt.Errorf("sync blocks from %d: %w", g.first, err))
 	}
-	return g.seal()
+	return s.seal(g)
 }
 
 // Commit makes everything appended so far part of the log: the leaves are
@@ -247,7 +247,7 @@ func (s *Spool) checkpoint() (merklelog.Checkpoint, error) {
 	for i, g := range unsynced {
 		err := g.sync()
 		if err == nil && i < len(unsynced)-1 {
-			err = g.seal() // only the last one may still be written to
+			err = s.seal(g) // only the last one may still be written to
 		}
 		if err != nil {
 			return newest, s.fail(fmt.Errorf("sync blocks from %d: %w", g.first, err))

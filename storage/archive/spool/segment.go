@@ -139,7 +139,18 @@ func (g *segment) sync() error {
 }
 
 // seal gives a synced segment, to which nothing is added any more, the name that
-// says so. That the name is not durable yet costs a check after a power cut.
+// says so. That the name is not durable yet costs a check after a power cut. A
+// segment with bad blocks keeps its name: only the check at Open finds them again.
+func (s *Spool) seal(g *segment) error {
+	s.mu.Lock()
+	bad := len(g.bad) > 0
+	s.mu.Unlock()
+	if bad {
+		return nil
+	}
+	return g.seal()
+}
+
 func (g *segment) seal() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -161,9 +172,9 @@ func (g *segment) seal() error {
 	return nil
 }
 
-// finish is for Close: it cuts off blocks from size on and syncs and seals what
-// is left, or removes the file if nothing is.
-func (g *segment) finish(fs FS, size uint64) error {
+// finish is for Close: it cuts off blocks from size on and syncs what is left,
+// so that it can be sealed, or removes the file if nothing is.
+func (g *segment) finish(size uint64) error {
 	if g.first >= size {
 		return g.remove()
 	}
@@ -175,10 +186,7 @@ func (g *segment) finish(fs FS, size uint64) error {
 			return err
 		}
 	}
-	if err := g.sync(); err != nil {
-		return err
-	}
-	return g.seal()
+	return g.sync()
 }
 
 // truncate cuts the file to a number of blocks.

@@ -288,9 +288,11 @@ func (s *Spool) Close() error {
 	var errs []error
 	if failed == nil {
 		for _, g := range segments {
-			if err := g.finish(s.fs, size); err != nil {
-				errs = append(errs, err)
+			err := g.finish(size)
+			if err == nil {
+				err = s.seal(g)
 			}
+			errs = append(errs, err)
 		}
 		if len(receipts) > 0 {
 			errs = append(errs, replaceFile(s.fs, receiptsName, appendReceipts(nil, s.id, receipts), true))
