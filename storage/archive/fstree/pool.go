@@ -20,14 +20,17 @@ func newPool(limit int) *pool { return &pool{limit: limit} }
 // A pooled is a handle that may be closed while nobody uses it.
 type pooled struct {
 	opening sync.Mutex // held while it is being opened
-	close   func()     // nil while closed; pool.mu
-	users   int        // pool.mu
-	elem    *list.Element
+
+	// Under pool.mu.
+	close func() error // nil while closed
+	err   error        // the first that closing it has returned
+	users int
+	elem  *list.Element
 }
 
 // acquire makes sure that h is open, by open if need be, and keeps it so until
 // release.
-func (p *pool) acquire(h *pooled, open func() (close func(), err error)) error {
+func (p *pool) acquire(h *pooled, open func() (close func() error, err error)) error {
 	if p.take(h) {
 		return nil
 	}
@@ -75,11 +78,14 @@ func (p *pool) release(h *pooled) {
 	}
 }
 
-// forget closes h for good; nobody may be using it.
-func (p *pool) forget(h *pooled) {
+// forget closes h for good; nobody may be using it. It returns the first error
+// that closing h has ever returned: some file systems tell only then that what
+// was written could not be stored.
+func (p *pool) forget(h *pooled) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.drop(h)
+	return h.err
 }
 
 func (p *pool) shrink() {
@@ -94,7 +100,9 @@ func (p *pool) drop(h *pooled) {
 		h.elem = nil
 	}
 	if h.close != nil {
-		h.close()
+		if err := h.close(); h.err == nil {
+			h.err = err
+		}
 		h.close = nil
 		p.open--
 	}

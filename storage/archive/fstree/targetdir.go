@@ -63,9 +63,9 @@ func (d *TargetDir) fail(op, name string, err error) error {
 func (d *TargetDir) adopt(p place) {
 	d.stat, _ = p.stat()
 	d.defaultACL = p.hasDefaultACL()
-	_ = d.t.pool.acquire(&d.handle, func() (func(), error) {
+	_ = d.t.pool.acquire(&d.handle, func() (func() error, error) {
 		d.place = p
-		return p.close, nil
+		return func() error { p.close(); return nil }, nil
 	})
 	if d.parent != nil {
 		d.t.pool.release(&d.handle)
@@ -82,7 +82,7 @@ func (d *TargetDir) use(f func(place) error) error {
 }
 
 func (d *TargetDir) acquire() error {
-	return d.t.pool.acquire(&d.handle, func() (func(), error) {
+	return d.t.pool.acquire(&d.handle, func() (func() error, error) {
 		if d.parent == nil {
 			return nil, fs.ErrClosed
 		}
@@ -99,7 +99,7 @@ func (d *TargetDir) acquire() error {
 			return nil, errors.Join(ErrReplaced, err)
 		}
 		d.place = p
-		return p.close, nil
+		return func() error { p.close(); return nil }, nil
 	})
 }
 
@@ -314,13 +314,13 @@ func (d *TargetDir) finish() {
 		}
 	}
 	if t.o.DryRun {
-		t.pool.forget(&d.handle)
+		_ = t.pool.forget(&d.handle)
 		return
 	}
 	if err := d.use(d.finishMeta); err != nil {
 		t.note(NoteFailed, d.Path(), err)
 	}
-	t.pool.forget(&d.handle)
+	_ = t.pool.forget(&d.handle)
 }
 
 func (d *TargetDir) finishMeta(p place) error {

@@ -181,7 +181,7 @@ func (f *TargetFile) WriteAt(p []byte, off int64) (int, error) {
 
 // acquire opens the temporary file, and makes it the first time.
 func (f *TargetFile) acquire() error {
-	return f.d.t.pool.acquire(&f.handle, func() (func(), error) {
+	return f.d.t.pool.acquire(&f.handle, func() (func() error, error) {
 		err := f.d.use(func(p place) (err error) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -207,8 +207,7 @@ func (f *TargetFile) acquire() error {
 		if err != nil {
 			return nil, err
 		}
-		out := f.out
-		return func() { out.close() }, nil
+		return f.out.close, nil
 	})
 }
 
@@ -220,7 +219,9 @@ func (f *TargetFile) Commit() error {
 		err = f.seal(f.out)
 		f.d.t.pool.release(&f.handle)
 	}
-	f.d.t.pool.forget(&f.handle)
+	if closeErr := f.d.t.pool.forget(&f.handle); err == nil {
+		err = closeErr
+	}
 	if err == nil {
 		err = f.d.use(func(p place) error { return f.d.install(p, f.temp, f.node.Name) })
 	}
@@ -233,7 +234,7 @@ func (f *TargetFile) Abort(err error) {
 	if err == nil {
 		err = fs.ErrClosed
 	}
-	f.d.t.pool.forget(&f.handle)
+	_ = f.d.t.pool.forget(&f.handle) // it is not wanted any more
 	f.conclude(err)
 }
 
