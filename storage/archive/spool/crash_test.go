@@ -505,3 +505,29 @@ func TestHolesStayHoles(t *testing.T) {
 		commit(t, s)
 	}
 }
+
+// While a receipt is being written down, nothing else that happens removes what it
+// is of: killed then, the log has no hole.
+func TestKilledBeforeTheReceiptIsStored(t *testing.T) {
+	fs := newMemFS()
+	s := create(t, "", small(fs))
+	fill(t, s, 6)
+	cp := commit(t, s)
+	var left *memFS
+	fs.before = func(kind string) {
+		if kind != "rename" {
+			return
+		}
+		fs.before = nil
+		s.SetReach(boxA) // another box has just come or gone
+		left = fs.afterKill()
+	}
+	receipted(t, s, receipt(boxA, cp))
+	if s.Waiting() != 0 {
+		t.Errorf("%d bytes wait after the receipt", s.Waiting())
+	}
+	s = reopen(t, "", small(left))
+	if h := s.Holes(); len(h) != 0 {
+		t.Errorf("holes %v", h)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"cobox/storage/merklelog"
@@ -112,22 +113,19 @@ func (s *Spool) Receipted(r Receipt) error {
 		}
 		return fmt.Errorf("spool: receipts of more than %d boxes", maxReceipts)
 	}
-	s.receipts[r.Box] = r
+	next := maps.Clone(s.receipts)
+	next[r.Box] = r
 	complete := r.Size == s.newest.Size && len(r.Holes) == 0
 	s.mu.Unlock()
-	// First the knowledge, then the removal: after the end of the process no
-	// block is missing that is not known to be elsewhere. After a power cut the
-	// file may be older than the removals unless it was synced, which is done
-	// where a backup ends; Holes then names the blocks until the boxes are asked.
-	if err := s.saveReceipts(complete); err != nil {
-		s.mu.Lock()
-		if s.receipts[r.Box] = old; !known {
-			delete(s.receipts, r.Box)
-		}
-		s.mu.Unlock()
+	// First the knowledge, then the removal, whoever removes: after the end of the
+	// process no block is missing that is not known to be elsewhere. After a power
+	// cut the file may be older than the removals unless it was synced, which is
+	// done where a backup ends; Holes then names the blocks until the boxes are asked.
+	if err := s.saveReceipts(next, complete); err != nil {
 		return fmt.Errorf("spool: receipt of %v: %w", r.Box, err)
 	}
 	s.mu.Lock()
+	s.receipts = next
 	free := s.releaseLocked()
 	s.broadcastLocked()
 	s.mu.Unlock()
@@ -136,11 +134,8 @@ func (s *Spool) Receipted(r Receipt) error {
 }
 
 // saveReceipts needs receiptFile held.
-func (s *Spool) saveReceipts(durable bool) error {
-	s.mu.Lock()
-	b := appendReceipts(nil, s.id, s.receiptsLocked())
-	s.mu.Unlock()
-	return replaceFile(s.fs, receiptsName, b, durable)
+func (s *Spool) saveReceipts(receipts map[BoxKey]Receipt, durable bool) error {
+	return replaceFile(s.fs, receiptsName, appendReceipts(nil, s.id, sorted(receipts)), durable)
 }
 
 // Forget drops what a box has stated: it was removed, and its receipts count no
@@ -154,12 +149,14 @@ func (s *Spool) Forget(box BoxKey) error {
 		s.mu.Unlock()
 		return ErrClosed
 	}
-	delete(s.receipts, box)
+	left := maps.Clone(s.receipts)
+	delete(left, box)
+	s.receipts = left
 	s.mu.Unlock()
 	if !ok {
 		return nil
 	}
-	if err := s.saveReceipts(true); err != nil {
+	if err := s.saveReceipts(left, true); err != nil {
 		return fmt.Errorf("spool: forget %v: %w", box, err)
 	}
 	s.mu.Lock()
@@ -172,12 +169,12 @@ func (s *Spool) Forget(box BoxKey) error {
 func (s *Spool) Receipts() []Receipt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.receiptsLocked()
+	return sorted(s.receipts)
 }
 
-func (s *Spool) receiptsLocked() []Receipt {
-	list := make([]Receipt, 0, len(s.receipts))
-	for _, r := range s.receipts {
+func sorted(receipts map[BoxKey]Receipt) []Receipt {
+	list := make([]Receipt, 0, len(receipts))
+	for _, r := range receipts {
 		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b Receipt) int { return bytes.Compare(a.Box[:], b.Box[:]) })

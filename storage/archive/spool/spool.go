@@ -139,9 +139,9 @@ type Spool struct {
 	segments []*segment           // ascending, disjoint
 	waiting  uint64               // bytes of blocks in segments
 	reach    map[BoxKey]bool
-	receipts map[BoxKey]Receipt
-	changed  chan struct{} // closed and replaced at every change
-	failed   error         // sticky: an error after which nothing is signed any more
+	receipts map[BoxKey]Receipt // replaced as a whole, under receiptFile
+	changed  chan struct{}      // closed and replaced at every change
+	failed   error              // sticky: an error after which nothing is signed any more
 	closed   bool
 
 	kick chan struct{} // wakes the checkpointer; capacity 1
@@ -283,7 +283,7 @@ func (s *Spool) Close() error {
 
 	s.mu.Lock()
 	segments, size, failed := s.segments, s.newest.Size, s.failed
-	receipts := s.receiptsLocked()
+	receipts := sorted(s.receipts)
 	s.mu.Unlock()
 	var errs []error
 	if failed == nil {
