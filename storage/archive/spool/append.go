@@ -281,6 +281,9 @@ func (s *Spool) checkpoint() (merklelog.Checkpoint, error) {
 	free := s.releaseLocked()
 	s.broadcastLocked()
 	s.mu.Unlock()
+	if len(rest) > 0 {
+		s.wake() // appended meanwhile: their time runs too
+	}
 	s.remove(free)
 	return cp, nil
 }

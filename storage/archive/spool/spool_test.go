@@ -381,6 +381,38 @@ func TestCheckpointsInBetween(t *testing.T) {
 	})
 }
 
+// What is appended while a checkpoint is made waits for the next one no longer than
+// anything else.
+func TestAppendedDuringACheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newMemFS()
+		o := small(fs)
+		o.CheckpointAfter = 2 * time.Second
+		s := create(t, "", o)
+		s.SetReach(boxA)
+		fs.before = func(kind string) {
+			if kind == "sync" {
+				fs.before = nil
+				if _, err := s.Append(t.Context(), newBlock(1, 1)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		fill(t, s, 1)
+		time.Sleep(2001 * time.Millisecond)
+		synctest.Wait()
+		if size := s.Checkpoint().Size; size != 1 {
+			t.Fatalf("checkpoint of %d, want 1", size)
+		}
+		fill(t, s, 1)
+		time.Sleep(2001 * time.Millisecond)
+		synctest.Wait()
+		if size := s.Checkpoint().Size; size != 3 {
+			t.Errorf("checkpoint of %d, want 3", size)
+		}
+	})
+}
+
 // An error in the background is not lost: it ends appending and committing.
 func TestErrorInTheBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
