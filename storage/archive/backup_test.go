@@ -126,7 +126,13 @@ func TestBackupRacy(t *testing.T) {
 	l := s.newLog("log")
 	dir, cache := t.TempDir(), t.TempDir()
 	writeTree(t, dir, map[string]string{"a": "one", "b": "two"})
-	if _, err := s.open(cache).Backup(background, s.options(l, dir)); err != nil {
+	a := s.open(cache)
+	fi, err := os.Stat(filepath.Join(dir, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.now = func() time.Time { return fi.ModTime().Add(time.Second) } // however late it is now
+	if _, err := a.Backup(background, s.options(l, dir)); err != nil {
 		t.Fatal(err)
 	}
 	if sum := s.mustBackup(cache, s.options(l, dir)); sum.Changed != 2 {
