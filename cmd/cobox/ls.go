@@ -58,7 +58,7 @@ func (a *app) lsCommand() *cobra.Command {
 				return err
 			}
 			defer r.close()
-			snap, err := sel.find(cmd.Context(), r.archive)
+			snap, err := sel.find(cmd.Context(), a, r.archive)
 			if err != nil {
 				return err
 			}

@@ -114,7 +114,7 @@ func (a *app) restore(ctx context.Context, f *restoreFlags, paths []string) erro
 		return err
 	}
 	defer r.close()
-	if o.Snapshot, err = f.find(ctx, r.archive); err != nil {
+	if o.Snapshot, err = f.find(ctx, a, r.archive); err != nil {
 		return err
 	}
 	for i := range o.Paths {

@@ -44,8 +44,9 @@ func (s *selection) path(ctx context.Context, a *archive.Archive, snap archive.S
 	return abs, ctx.Err() // whoever uses the path says what else is wrong with it
 }
 
-func (s *selection) find(ctx context.Context, a *archive.Archive) (archive.Snapshot, error) {
+func (s *selection) find(ctx context.Context, app *app, a *archive.Archive) (archive.Snapshot, error) {
 	snap, err := a.Find(ctx, archive.Selector{ID: s.snapshot, Host: s.host, Tags: s.tags})
+	app.warnUnread(a)
 	switch {
 	case errors.Is(err, archive.ErrNoSnapshot):
 		return snap, &ui.Failure{Exit: ui.ExitFailed, Code: "no_snapshot", What: "no snapshot in space \"" + s.space + "\" matches " + s.snapshot,
@@ -55,4 +56,11 @@ func (s *selection) find(ctx context.Context, a *archive.Archive) (archive.Snaps
 			Hint: "Give more of the id: see 'cobox snapshots --json'."}
 	}
 	return snap, err
+}
+
+// warnUnread says that the latest snapshot that was found may not be the latest.
+func (a *app) warnUnread(r *archive.Archive) {
+	if r.Unread() {
+		a.ui.Warnf("some blocks cannot be read from what is in reach: there may be snapshots, also newer ones, that are not seen")
+	}
 }

@@ -70,6 +70,7 @@ func (a *app) snapshotsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.warnUnread(r.archive)
 			rows := [][]string{{"ID", "Time", "Host", "Files", "Size", "Added", "Tags", "Paths"}}
 			n := 0
 			for i := range list {

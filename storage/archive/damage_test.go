@@ -158,6 +158,32 @@ func TestNewestCommitUnreadable(t *testing.T) {
 	}
 }
 
+// Where a snapshot may be missing because a block cannot be read, that is said.
+func TestUnread(t *testing.T) {
+	s, l, _, _ := damagedSpace(t, 3)
+	whole, err := s.open("").Snapshots(background)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, lost := range map[string]uint64{"oldest": whole[0].End - 1, "newest": whole[2].End - 1} {
+		for _, known := range []bool{false, true} {
+			l.lost, l.known = map[uint64]bool{lost: true}, nil
+			if known {
+				l.known = []merklelog.Range{{First: lost, Count: 1}}
+			}
+			a := s.open("")
+			if list, err := a.Snapshots(background); err != nil || len(list) != 2 || a.Unread() == known {
+				t.Errorf("%s, known %v: %d snapshots, unread %v, %v", name, known, len(list), a.Unread(), err)
+			}
+		}
+	}
+	l.lost, l.known = nil, nil
+	a := s.open("")
+	if list, err := a.Snapshots(background); err != nil || len(list) != 3 || a.Unread() {
+		t.Errorf("whole: %d snapshots, unread %v, %v", len(list), a.Unread(), err)
+	}
+}
+
 type offline struct{}
 
 func (offline) Fetch(context.Context, merklelog.LogID, []uint64, func(uint64, []byte) error) error {

@@ -88,7 +88,7 @@ func (a *Archive) view(id merklelog.LogID) *logView {
 }
 
 // Snapshots returns the finished backups of all logs, the oldest first. What
-// lay in blocks that nobody holds is missing, and was logged.
+// lay in blocks that cannot be read is missing; see Unread.
 func (a *Archive) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	if err := a.footers(ctx); err != nil {
 		return nil, err
@@ -103,6 +103,16 @@ func (a *Archive) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	}
 	slices.SortStableFunc(all, func(s, t Snapshot) int { return s.Time.Compare(t.Time) })
 	return all, nil
+}
+
+// Unread reports whether what Snapshots or Find has looked at was not all there
+// is: blocks cannot be read now that may hold further snapshots, also newer ones.
+func (a *Archive) Unread() bool {
+	return slices.ContainsFunc(a.logs, func(v *logView) bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.unsure || v.unread
+	})
 }
 
 func (a *Archive) logSnapshots(ctx context.Context, v *logView) (all []Snapshot, err error) {
@@ -134,6 +144,9 @@ func (a *Archive) logSnapshots(ctx context.Context, v *logView) (all []Snapshot,
 	}
 	for _, s := range missing {
 		err := a.recoverSegment(ctx, v, typeSnapshots, s, use, func(first, end uint64) error {
+			v.mu.Lock()
+			v.unread = v.unread || !v.blocks.isLost(s.loc, s.length)
+			v.mu.Unlock()
 			return a.scanRecords(ctx, v, first, end, func(l location, typ byte, contents []byte) error {
 				if typ != typeSnapshots {
 					return nil

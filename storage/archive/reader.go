@@ -22,6 +22,7 @@ type logView struct {
 	foot   *footer // latest; nil if there is none
 	footAt uint64  // block that it ends
 	unsure bool    // blocks after it could not be read and are not known as lost
+	unread bool    // neither could snapshots before it; set by logSnapshots
 }
 
 // recordRef is a record whose place and length are known from an index or a
