@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -481,6 +482,51 @@ func TestHardLinksInAnyOrder(t *testing.T) {
 	must(t, target.Root().Close())
 	if st := finish(t, target); st.Failed != 1 || len(failed) != 1 || failed[0] != "2" || names(t, root) != "" {
 		t.Errorf("%+v, %v, %s", st, failed, names(t, root))
+	}
+}
+
+// TestLinksWhileALeaderFails has another name lead, and be complete, while those
+// that waited for one that failed are told.
+func TestLinksWhileALeaderFails(t *testing.T) {
+	root, other := t.TempDir(), filepath.Join(t.TempDir(), "other")
+	n, data := file("1", "content")
+	n.Link = fstree.LinkID{Device: 1, Inode: 1}
+	var failed []string
+	telling := make(chan struct{})
+	target := open(t, root, fstree.TargetOptions{Note: func(note fstree.Note) {
+		if failed = append(failed, note.Path); len(failed) == 1 {
+			close(telling)
+		}
+		for range 1000 { // until another name has the content
+			if _, err := os.Stat(other); err == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}})
+	create := func(name string) *fstree.TargetFile {
+		m := *n
+		m.Name = name
+		f, err := target.Root().Create(&m)
+		must(t, err)
+		return f
+	}
+	f := create("1")
+	if create("2") != nil || create("3") != nil {
+		t.Fatal("two names lead")
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { f.Abort(errors.New("lost")) })
+	<-telling
+	g := create("4")
+	_, err := g.WriteAt(data, 0)
+	must(t, err)
+	must(t, g.Commit())
+	must(t, os.WriteFile(other, nil, 0o600))
+	wg.Wait()
+	must(t, target.Root().Close())
+	if st := finish(t, target); !slices.Equal(failed, []string{"2"}) || st.Failed != 1 || st.Links != 1 || names(t, root) != "3 4" {
+		t.Errorf("told of %q: %+v, %s", failed, st, names(t, root))
 	}
 }
 

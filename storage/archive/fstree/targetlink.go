@@ -80,7 +80,10 @@ func (s *linkSet) settle(d *TargetDir, name string, st *Stat, err error) {
 	s.waiting = nil
 	t.mu.Unlock()
 	for _, w := range waiting {
-		if s.dir == nil {
+		t.mu.Lock()
+		failed := s.dir == nil // another name may lead and be complete meanwhile
+		t.mu.Unlock()
+		if failed {
 			t.note(NoteFailed, w.d.pathOf(w.node.Name), fmt.Errorf("fstree: further name of %q: %w", d.pathOf(name), errors.Join(errNoLeader, err)))
 			w.d.drop()
 			continue
