@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"cobox/storage/archive/fstree"
 	"cobox/storage/merklelog"
 )
 
@@ -573,6 +574,29 @@ func TestIndirect(t *testing.T) {
 		t.Errorf("an edit of 4 bytes stored %d", again.Stats.New)
 	}
 	restoreAndCompare(t, s.open(""), *again.Snapshot, dir)
+}
+
+// Holes that meet, because something was punched out of the file between two
+// looks at it, are one hole: a list of extents with two in a row is refused.
+func TestHolesThatMeet(t *testing.T) {
+	var c contents
+	for i := range indirectFrom / 2 {
+		for range 2 {
+			if err := c.add(fstree.Extent{Hole: true, Length: 4096}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if i == indirectFrom/2-1 {
+			break
+		}
+		if err := c.add(fstree.Extent{ID: fstree.ChunkID{1}, Length: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := fstree.Node{Kind: fstree.File, Name: "f", Size: c.size, Content: c.extents}
+	if err := n.Check(); err != nil || len(c.extents) != indirectFrom-1 || c.size != indirectFrom/2*8202-10 {
+		t.Errorf("%d extents of %d bytes: %v", len(c.extents), c.size, err)
+	}
 }
 
 // An error of the log ends the backup with that error.

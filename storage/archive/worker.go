@@ -221,7 +221,9 @@ func (c *contents) read(ctx context.Context, f *fstree.OpenFile) error {
 			return err
 		}
 		if r.Hole {
-			c.add(fstree.Extent{Hole: true, Length: r.Length})
+			if err := c.add(fstree.Extent{Hole: true, Length: r.Length}); err != nil {
+				return &fatalError{err}
+			}
 			c.w.b.meter.bytes.Add(r.Length)
 			continue
 		}
@@ -285,11 +287,19 @@ func (c *contents) chunk(b []byte) error {
 
 func (c *contents) add(e fstree.Extent) error {
 	c.size += e.Length
+	if n := len(c.extents); e.Hole && n > 0 && c.extents[n-1].Hole {
+		// What began after the first was punched out before it was read.
+		c.extents[n-1].Length += e.Length
+		return nil
+	}
 	c.extents = append(c.extents, e)
 	if len(c.extents) < indirectFrom {
 		return nil
 	}
 	c.indirect = true
+	if e.Hole { // it may grow
+		return nil
+	}
 	return c.spill(false)
 }
 
