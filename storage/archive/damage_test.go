@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"cobox/storage/merklelog"
@@ -182,6 +183,38 @@ func TestUnread(t *testing.T) {
 	if list, err := a.Snapshots(background); err != nil || len(list) != 3 || a.Unread() {
 		t.Errorf("whole: %d snapshots, unread %v, %v", len(list), a.Unread(), err)
 	}
+}
+
+// A listing that could not be read when it was needed is named, though it can be read
+// later: nothing of what it names was verified.
+func TestVerifyListingThatComesLate(t *testing.T) {
+	s := newMemSpace(t)
+	l := s.newLog("log")
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"a/b": string(randomBytes(1, 200_000)), "c": "two"})
+	sum := s.mustBackup("", s.options(l, dir))
+	a := s.open("")
+	if _, err := a.loadIndex(background); err != nil {
+		t.Fatal(err)
+	}
+	a.cfg.Blocks = &late{Blocks: s}
+	v, err := a.Verify(background, []Snapshot{*sum.Snapshot}, Hooks{})
+	if err != nil || v.Failed == 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// late has nothing the first time that it is asked.
+type late struct {
+	Blocks
+	asked atomic.Bool
+}
+
+func (b *late) Fetch(ctx context.Context, log merklelog.LogID, indexes []uint64, fn func(uint64, []byte) error) error {
+	if !b.asked.Swap(true) {
+		return errors.New("not yet")
+	}
+	return b.Blocks.Fetch(ctx, log, indexes, fn)
 }
 
 type offline struct{}

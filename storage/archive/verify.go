@@ -52,11 +52,7 @@ func (v *verification) run(ctx context.Context, snaps []Snapshot) error {
 			v.meter.bytes.Add(uint64(len(chunk)))
 			return nil
 		},
-		bad: func(w *chunkWant, err error) {
-			v.mu.Lock()
-			v.bad[chunkPrefix(w.id[:16])] = err
-			v.mu.Unlock()
-		},
+		bad: func(w *chunkWant, err error) { v.lost(w.id, err) },
 	}
 	want := func(e fstree.Extent) error {
 		k := chunkPrefix(e.ID[:16])
@@ -79,6 +75,7 @@ func (v *verification) run(ctx context.Context, snaps []Snapshot) error {
 			if n.Kind == fstree.File {
 				v.meter.files.Add(1)
 			}
+			v.lose(n, lost)
 			for _, e := range n.Content {
 				if err := want(e); err != nil {
 					return err
@@ -95,7 +92,8 @@ func (v *verification) run(ctx context.Context, snaps []Snapshot) error {
 				}
 				return nil
 			})
-			if errors.Is(err, errDamaged) { // told below
+			if errors.Is(err, errDamaged) {
+				v.lose(n, err)
 				err = nil
 			}
 			return err
@@ -109,6 +107,20 @@ func (v *verification) run(ctx context.Context, snaps []Snapshot) error {
 		return err
 	}
 	return v.name(ctx, snaps)
+}
+
+func (v *verification) lost(id fstree.ChunkID, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.bad[chunkPrefix(id[:16])] = err
+}
+
+// lose remembers that a listing or a list of extents could not be read, if so. What
+// it names was not looked at, also if its chunks turn out to be there later.
+func (v *verification) lose(n *fstree.Node, err error) {
+	if err != nil && len(n.Content) > 0 {
+		v.lost(n.Content[0].ID, err)
+	}
 }
 
 // name walks again and reports the files that bad chunks belong to.
