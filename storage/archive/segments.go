@@ -276,15 +276,18 @@ func (a *Archive) scanRecords(ctx context.Context, v *logView, first, end uint64
 				rec, began = rec[:0], false
 				continue
 			}
-			pos := 0
+			// A record that goes on ends before the next begins. If it does not, its
+			// writer was interrupted, and another one began anew here.
+			pos, limit := 0, min(int(h.first), len(body))
 			if !began {
 				if h.first == noRecord {
 					continue
 				}
-				pos = int(h.first)
+				pos = limit
 			}
 			for pos < len(body) {
 				if !began {
+					limit = len(body)
 					if body[pos] == 0 {
 						pos++
 						continue
@@ -295,10 +298,11 @@ func (a *Archive) scanRecords(ctx context.Context, v *logView, first, end uint64
 					rec, began, at = rec[:0], true, location{uint32(j), uint16(pos)}
 				}
 				if need := recordHeader - len(rec); need > 0 {
-					n := min(need, len(body)-pos)
+					n := min(need, limit-pos)
 					rec = append(rec, body[pos:pos+n]...)
 					if pos += n; len(rec) < recordHeader {
-						break
+						began = limit == len(body)
+						continue
 					}
 				}
 				typ, length, err := parseRecordHeader(rec)
@@ -306,7 +310,12 @@ func (a *Archive) scanRecords(ctx context.Context, v *logView, first, end uint64
 					rec, began = rec[:0], false
 					break // the rest of this payload has no boundaries
 				}
-				n := min(recordHeader+length-len(rec), len(body)-pos)
+				need := recordHeader + length - len(rec)
+				if need > limit-pos && limit < len(body) {
+					pos, began = limit, false
+					continue
+				}
+				n := min(need, limit-pos)
 				rec = append(rec, body[pos:pos+n]...)
 				if pos += n; len(rec) == recordHeader+length {
 					began = false
