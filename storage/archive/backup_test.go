@@ -685,8 +685,10 @@ func TestLs(t *testing.T) {
 	if got := ls(dir+"/a", true); !slices.Equal(got, []string{"/a", "/a/b", "/a/c", "/a/c/d"}) {
 		t.Errorf("%q", got)
 	}
-	err := s.open("").Ls(background, *sum.Snapshot, dir+"/nothing", false, func(Entry) error { return nil })
-	if !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%v", err)
+	for _, at := range []string{"/nothing", "/a/b/below a file"} {
+		err := s.open("").Ls(background, *sum.Snapshot, dir+at, false, func(Entry) error { return nil })
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", at, err)
+		}
 	}
 }

@@ -43,7 +43,10 @@ func (a *Archive) Ls(ctx context.Context, s Snapshot, at string, recursive bool,
 		if name == "" {
 			break
 		}
-		list, err := r.read(ctx, &node)
+		var list []fstree.Node
+		if node.Kind == fstree.Directory {
+			list, err = r.read(ctx, &node)
+		}
 		found := false
 		for i := range list {
 			if list[i].Name == name {
