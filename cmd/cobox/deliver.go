@@ -126,6 +126,7 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 	want := own.Checkpoint().Size // what it lacks if it has not receipted so much when the timer fires
 	idle := time.NewTimer(stall)
 	defer idle.Stop()
+	var retry <-chan time.Time // the receipt could not be stored; nothing else may come
 	again := func() {
 		want = own.Checkpoint().Size
 		idle.Reset(stall)
@@ -133,9 +134,10 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 	for {
 		p, changed := o.Progress()
 		if p.Receipt != nil && p.Receipt.Sequence != last {
-			last = p.Receipt.Sequence
+			last, retry = p.Receipt.Sequence, nil
 			if err := own.Receipted(spoolReceipt(l.box, &p)); err != nil {
 				d.s.a.log.Warn("a receipt was not stored", "box", l.box.Name, "error", err)
+				last, retry = 0, time.After(receiptRetry)
 			}
 			d.s.holds(l, own, p.Receipt)
 			d.update(l, func(*boxDelivery) {})
@@ -143,6 +145,7 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 		select {
 		case <-changed:
 			again()
+		case <-retry:
 		case <-idle.C:
 			if p, _ := o.Progress(); want == 0 || p.Receipt != nil && p.Receipt.Size >= want {
 				again() // it had everything: there was nothing to say
@@ -164,6 +167,10 @@ func (d *delivery) watch(ctx context.Context, l *link, own *spool.Spool, o *repl
 		}
 	}
 }
+
+// receiptRetry is the pause before a receipt that could not be stored, because
+// the disk is full for example, is handed over again.
+const receiptRetry = 5 * time.Second
 
 // forked reports whether a box has refused the log because two versions of it
 // exist, or because it knows more of it: nothing may be appended to it any more.

@@ -3,8 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +45,33 @@ func (b *muteBox) MayRead(ctx context.Context, _ replicate.Peer, _ merklelog.Log
 
 func (b *muteBox) MayList(context.Context, replicate.Peer, account.ID) error { return nil }
 
+// wholeBox holds all that the log it claims to hold has, and says so.
+type wholeBox struct {
+	muteBox
+	key ed25519.PrivateKey
+}
+
+func (b *wholeBox) MayDeliver(context.Context, replicate.Peer, merklelog.LogID, *merklelog.Manifest, *account.Certificate, bool) error {
+	return nil
+}
+
+func (b *wholeBox) OfferCheckpoint(*merklelog.Manifest, merklelog.Checkpoint, merklelog.Proof) error {
+	return nil
+}
+
+func (b *wholeBox) Missing(merklelog.LogID, uint64, int) ([]merklelog.Range, error) { return nil, nil }
+
+func (b *wholeBox) Commit(context.Context, merklelog.LogID) (merklelog.Durable, error) {
+	cp := b.own.Checkpoint()
+	return merklelog.Durable{Checkpoint: cp, Held: cp.Size, HolesDigest: merklelog.DigestRanges(nil)}, nil
+}
+
+func (b *wholeBox) receipt(_ context.Context, d *merklelog.Durable) (*replicate.Receipt, error) {
+	r := replicate.NewReceipt(d)
+	r.Sequence = 1
+	return &r, replicate.SignReceipt(&r, b.key)
+}
+
 type pipeConn struct {
 	net.Conn
 	*bufio.Writer
@@ -52,13 +82,16 @@ func (c pipeConn) Write(p []byte) (int, error) { return c.Writer.Write(p) }
 // connect gives the link a session with the box until the test has ended.
 func (b *muteBox) connect(t *testing.T, l *link) {
 	t.Helper()
+	connect(t, l, &replicate.Box{Store: b, Authorizer: b, Receipt: func(context.Context, *merklelog.Durable) (*replicate.Receipt, error) {
+		return nil, errors.New("no receipts here")
+	}})
+}
+
+func connect(t *testing.T, l *link, b *replicate.Box) {
+	t.Helper()
+	b.Code = func(error) replicate.Code { return replicate.CodeInternal }
 	here, there := net.Pipe()
-	for conn, cfg := range map[net.Conn]replicate.Config{here: {}, there: {Box: &replicate.Box{
-		Store: b, Authorizer: b, Code: func(error) replicate.Code { return replicate.CodeInternal },
-		Receipt: func(context.Context, *merklelog.Durable) (*replicate.Receipt, error) {
-			return nil, errors.New("no receipts here")
-		},
-	}}} {
+	for conn, cfg := range map[net.Conn]replicate.Config{here: {BoxKey: l.box.Sign}, there: {Box: b}} {
 		s, err := replicate.NewSession(pipeConn{conn, bufio.NewWriter(conn)}, cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -180,6 +213,42 @@ func TestRelayEnds(t *testing.T) {
 		err := (&relay{Spool: own, d: d, to: to}).Block(0, make([]byte, merklelog.BlockSize))
 		if !errors.Is(err, replicate.ErrNotHere) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// TestReceiptThatCannotBeStored has no room for a receipt for a while. No other one
+// comes: what is appended may wait for the room that this one gives.
+func TestReceiptThatCannotBeStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		public, private, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &link{box: &device.Box{Name: "shelf", Sign: [32]byte(public)}}
+		d, own := newDelivery(t, l)
+		appendTo(t, own, 3)
+		b := &wholeBox{muteBox{own: own}, private}
+		connect(t, l, &replicate.Box{Store: b, Authorizer: b, Receipt: b.receipt})
+		inTheWay := filepath.Join(d.s.st.Home.LogDir(own.ID()), "receipts.tmp")
+		if err := os.Mkdir(inTheWay, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		o, err := l.current.Offer(own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go d.watch(t.Context(), l, own, o)
+		time.Sleep(stall / 2)
+		if p, _ := o.Progress(); p.Receipt == nil || own.Waiting() == 0 {
+			t.Fatalf("receipt %v, %d bytes wait", p.Receipt, own.Waiting())
+		}
+		if err := os.Remove(inTheWay); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * receiptRetry)
+		if own.Waiting() != 0 {
+			t.Errorf("%d bytes wait though the box has everything", own.Waiting())
 		}
 	})
 }
