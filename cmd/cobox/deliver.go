@@ -260,8 +260,9 @@ func (d *delivery) wait(ctx context.Context, own *spool.Spool, size uint64, lost
 
 func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size uint64, lost []merklelog.Range) (*replicate.Receipt, error) {
 	var deadline <-chan time.Time
-	// A box whose disk has gone says first that it has a fault. In a moment it ends
-	// the connection, and when it is back it says what it waits for, or goes on.
+	// A box whose disk has gone says first that it has a fault, or that something is
+	// damaged. In a moment it ends the connection, and when it is back it says what it
+	// waits for, or goes on.
 	var fault error
 	var faulty *replicate.Offering
 	for faults := 0; ; {
@@ -269,7 +270,7 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 		b, changed := d.boxes[l], d.changed
 		offer, refused := b.offers[own.ID()], b.err
 		d.mu.Unlock()
-		if refused != nil && !isFault(refused) {
+		if refused != nil && !mayPass(refused) {
 			return nil, refused
 		}
 		if refused == nil && offer != nil && offer != faulty {
@@ -291,7 +292,7 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 				return &holes.Receipt, nil
 			case ctx.Err() != nil:
 				return nil, ctx.Err()
-			case isFault(err):
+			case mayPass(err):
 				refused = err
 			case !errors.Is(err, replicate.ErrClosed):
 				return nil, err
@@ -326,6 +327,27 @@ func (d *delivery) waitBox(ctx context.Context, l *link, own *spool.Spool, size 
 
 // maxFaults is how often a box may have a fault before it is given up.
 const maxFaults = 3
+
+// isRefusal reports whether a box has said no. One that is stopping, that has too
+// much to do or that has a fault has not: it is as good as out of reach.
+func isRefusal(err error) bool {
+	var refused *replicate.Error
+	if !errors.As(err, &refused) {
+		return false
+	}
+	switch refused.Code {
+	case replicate.CodeShutdown, replicate.CodeBusy, replicate.CodeTimeout, replicate.CodeInternal:
+		return false
+	}
+	return true
+}
+
+// mayPass reports whether what a box has said may be otherwise in a moment. What
+// it calls damaged may lie on a disk that has just gone.
+func mayPass(err error) bool {
+	var refused *replicate.Error
+	return errors.As(err, &refused) && (!isRefusal(err) || refused.Code == replicate.CodeDamaged)
+}
 
 // isFault reports whether a box has refused because of a fault of its own.
 func isFault(err error) bool {
@@ -433,7 +455,7 @@ func notDelivered(failed map[*link]error, waiting uint64) error {
 		var waits *waitingError
 		if errors.As(err, &waits) {
 			f.Hint = waitingHint + "\n" + f.Hint
-		} else if errors.As(err, &refused) && !isFault(refused) {
+		} else if errors.As(err, &refused) && isRefusal(refused) {
 			return refusal(l.box.Name, refused)
 		} else if isFault(err) {
 			err = errors.New("it has a fault, which its own log tells more of")

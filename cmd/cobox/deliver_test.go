@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cobox/cmd/cobox/device"
+	"cobox/cmd/cobox/ui"
 	"cobox/netlink/replicate"
 	"cobox/storage/account"
 	"cobox/storage/archive/spool"
@@ -251,4 +252,50 @@ func TestReceiptThatCannotBeStored(t *testing.T) {
 			t.Errorf("%d bytes wait though the box has everything", own.Waiting())
 		}
 	})
+}
+
+// TestRefusals: what a box says of itself may be otherwise in a moment, and if not
+// it is as good as out of reach. What it says of the backup stands.
+func TestRefusals(t *testing.T) {
+	for c, want := range map[replicate.Code]struct {
+		waits time.Duration
+		exit  int
+	}{
+		replicate.CodeInternal: {outage, ui.ExitNoBox},
+		replicate.CodeShutdown: {outage, ui.ExitNoBox},
+		replicate.CodeBusy:     {outage, ui.ExitNoBox},
+		replicate.CodeTimeout:  {outage, ui.ExitNoBox},
+		replicate.CodeDamaged:  {outage, ui.ExitFailed}, // its disk may have gone
+		replicate.CodeQuota:    {0, ui.ExitFailed},
+		replicate.CodeReadOnly: {0, ui.ExitFailed},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &link{box: &device.Box{Name: "shelf"}, greeted: true}
+			d, own := newDelivery(t, l)
+			size := appendTo(t, own, 1).Size
+			(&muteBox{own: own}).connect(t, l)
+			o, err := l.current.Offer(own)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := &replicate.Error{Code: c}
+			d.update(l, func(b *boxDelivery) { b.err, b.offers = said, map[merklelog.LogID]*replicate.Offering{own.ID(): o} })
+			began := time.Now()
+			_, err = d.waitBox(t.Context(), l, own, size, nil)
+			if waited := time.Since(began); waited != want.waits || !errors.Is(err, said) {
+				t.Errorf("%v: %v after %v", c, err, waited)
+			}
+			var f *ui.Failure
+			if err := notDelivered(map[*link]error{l: err}, 1); !errors.As(err, &f) || f.Exit != want.exit {
+				t.Errorf("%v: %+v", c, f)
+			}
+			// The same as the last word of a box that has hung up.
+			l.err = said
+			d.update(l, func(b *boxDelivery) { b.err, b.offers = nil, nil })
+			_, err = d.waitBox(t.Context(), l, own, size, nil)
+			if err := notDelivered(map[*link]error{l: err}, 1); !errors.As(err, &f) || f.Exit != want.exit {
+				t.Errorf("%v as a goodbye: %+v", c, f)
+			}
+		})
+	}
 }

@@ -81,16 +81,6 @@ func rootCause(err error) error {
 	}
 }
 
-// isRefusal reports whether a box that answers so takes nothing however often
-// it is asked.
-func isRefusal(c replicate.Code) bool {
-	switch c {
-	case replicate.CodeQuota, replicate.CodeNoSpace, replicate.CodeReadOnly, replicate.CodeNotAllowed, replicate.CodeFrozen:
-		return true
-	}
-	return false
-}
-
 // refusal explains a no of a box.
 func refusal(box string, e *replicate.Error) *ui.Failure {
 	who := "the box"
