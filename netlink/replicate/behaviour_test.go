@@ -131,15 +131,17 @@ func TestHoles(t *testing.T) {
 			t.Errorf("%d blocks came", n)
 		}
 
-		// Reading tells what is not there, and gives the rest.
+		// Reading tells what is not there, and gives the rest; also that of a request
+		// with a block on a bad sector.
 		box.store.logs[log.ID()].damaged[350] = true
+		box.store.logs[log.ID()].bad = 351
 		var got []uint64
-		err = dev.Read(t.Context(), log.manifest, log.Checkpoint(), []uint64{9, 10, 350, 604}, func(i uint64, _ []byte, _ merklelog.Leaf) error {
+		err = dev.Read(t.Context(), log.manifest, log.Checkpoint(), []uint64{9, 10, 350, 351, 604}, func(i uint64, _ []byte, _ merklelog.Leaf) error {
 			got = append(got, i)
 			return nil
 		})
 		var n *NotHeldError
-		if !errors.As(err, &n) || !slices.Equal(n.Indexes, []uint64{10, 350}) || n.Damaged != 1 || !slices.Equal(got, []uint64{9, 604}) {
+		if !errors.As(err, &n) || !slices.Equal(n.Indexes, []uint64{10, 350, 351}) || n.Damaged != 2 || !slices.Equal(got, []uint64{9, 604}) {
 			t.Errorf("read %v: %v", got, err)
 		}
 		stopPair(t, dev, srv)

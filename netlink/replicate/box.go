@@ -78,7 +78,8 @@ type Store interface {
 
 	// ReadBlock reads a block into dst, which has its length, and verifies it
 	// against its leaf. An error that wraps ErrNotHere, or that Box.Code calls
-	// CodeNotHeld, says that it is not held; CodeDamaged that it is damaged.
+	// CodeNotHeld, says that it is not held; CodeDamaged or CodeInternal that it
+	// is damaged or cannot be read. The others of a request are read all the same.
 	ReadBlock(log merklelog.LogID, index uint64, dst []byte) error
 
 	// Inclusion returns the inclusion path of a leaf in the tree of size leaves.

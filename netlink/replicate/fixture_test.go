@@ -12,11 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"cobox/storage/account"
@@ -235,6 +237,7 @@ type memLog struct {
 	blocks   map[uint64][]byte
 	durable  map[uint64]bool
 	damaged  map[uint64]bool
+	bad      uint64 // index of a block that the disk cannot read; 0: none
 	fork     *merklelog.Fork
 }
 
@@ -381,6 +384,8 @@ func (s *memStore) ReadBlock(id merklelog.LogID, index uint64, dst []byte) error
 		return errUnknown
 	case l.damaged[index]:
 		return errDamaged
+	case l.bad != 0 && l.bad == index:
+		return &fs.PathError{Op: "read", Path: "000007.sst", Err: syscall.EIO}
 	case l.blocks[index] == nil:
 		return errNotHeld
 	}

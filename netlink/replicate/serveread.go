@@ -188,8 +188,10 @@ func (s *Session) makeData(id uint32, log merklelog.LogID, i uint64) (outgoing, 
 	a := absent{index: i, code: s.code(err)}
 	switch a.code {
 	case CodeNotHeld:
-	case CodeDamaged:
-		s.cfg.Logger.Error("a block that was asked for is damaged", "log", log, "index", i, "error", err)
+	case CodeDamaged, CodeInternal:
+		// What lies on a bad sector is damaged as well, and the next block may be whole.
+		a.code = CodeDamaged
+		s.cfg.Logger.Error("a block that was asked for is damaged or cannot be read", "log", log, "index", i, "error", err)
 	default:
 		return outgoing{}, err
 	}
