@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -102,6 +103,7 @@ func (r *restore) open(ctx context.Context) (err error) {
 	r.plan = readPlan{a: r.a, x: r.r.x, got: r.got, bad: r.bad}
 	to := fstree.TargetOptions{
 		InPlace: o.InPlace, Overwrite: o.Overwrite, Delete: o.Delete, DryRun: o.DryRun, Note: r.note,
+		Holds: func(n *fstree.Node, f io.ReaderAt) bool { return r.holds(ctx, n, f) },
 	}
 	copy(to.Snapshot[:], o.Snapshot.ID[:])
 	if r.target, err = fstree.OpenTarget(dir, to); err != nil {
@@ -109,6 +111,35 @@ func (r *restore) open(ctx context.Context) (err error) {
 		return err
 	}
 	return nil
+}
+
+// holds reports whether a file has the contents of n, by the names of its chunks.
+// Nothing was ever written where n has holes.
+func (r *restore) holds(ctx context.Context, n *fstree.Node, f io.ReaderAt) bool {
+	h := r.a.hash.hasher()
+	var buf []byte
+	offset := int64(0)
+	errOther := errors.New("other contents")
+	err := r.r.extents(ctx, n, func(es []fstree.Extent) error {
+		for _, e := range es {
+			at := offset
+			if offset += int64(e.Length); e.Hole {
+				continue
+			}
+			if e.Length > maxChunk {
+				return errOther // no chunk is so long
+			}
+			buf = slices.Grow(buf[:0], int(e.Length))[:e.Length]
+			if _, err := f.ReadAt(buf, at); err != nil && err != io.EOF {
+				return err
+			}
+			if h.chunkID(buf) != e.ID {
+				return errOther
+			}
+		}
+		return nil
+	})
+	return err == nil
 }
 
 // note takes what the target has to tell about paths that no method call of

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"cobox/storage/archive/fstree"
 	"cobox/storage/merklelog"
@@ -142,7 +143,8 @@ func (s *stopping) Fetch(ctx context.Context, log merklelog.LogID, indexes []uin
 	})
 }
 
-// A restore that was cut off goes on where it was.
+// A restore that was cut off goes on where it was, but not from a file that a power
+// cut has left with the right size and time and without its contents.
 func TestRestoreResumes(t *testing.T) {
 	s := newMemSpace(t)
 	l := s.newLog("log")
@@ -159,6 +161,22 @@ func TestRestoreResumes(t *testing.T) {
 	a.cfg.Blocks = stop
 	if _, err := a.Restore(ctx, RestoreOptions{Snapshot: *sum.Snapshot, Target: target}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+	emptied := 0
+	for i := range 200 {
+		name := fmt.Sprintf("d%d/f%d", i/50, i)
+		st, err := os.Stat(filepath.Join(target, dir, name))
+		if err != nil || i%3 > 0 {
+			continue
+		}
+		emptied++
+		writeTree(t, filepath.Join(target, dir), map[string]string{name: string(make([]byte, st.Size()))})
+		if err := os.Chtimes(filepath.Join(target, dir, name), time.Time{}, st.ModTime()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if emptied == 0 {
+		t.Fatal("nothing was restored")
 	}
 	r, err := s.open("").Restore(background, RestoreOptions{Snapshot: *sum.Snapshot, Target: target})
 	if err != nil || !r.Resumed || r.Unchanged < 20 || r.Files+r.Unchanged != 200 {

@@ -46,6 +46,10 @@ type TargetOptions struct {
 	Delete bool
 	// DryRun changes nothing and counts what would be done.
 	DryRun bool
+	// Holds, if set, reports whether the file f, which an interrupted restore may
+	// have left, has the contents of n. Its size and time prove nothing: a power cut,
+	// or pulling out a stick, can leave those and not what was written.
+	Holds func(n *Node, f io.ReaderAt) bool
 	// MaxOpen bounds the files and directories held open; 0 means 256.
 	MaxOpen int
 	// Note, if set, is told what cannot be returned by a method. It is called

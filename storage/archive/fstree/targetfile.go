@@ -83,12 +83,30 @@ func (d *TargetDir) decide(n *Node) (old *Stat, skip bool, err error) {
 		if err != nil {
 			return nil, false, d.fail("compare", n.Name, err)
 		}
-		if same {
+		if same && d.holds(n) {
 			d.t.count(func(s *TargetStats) { s.Unchanged++ })
 			return old, true, d.refresh(n, old)
 		}
 	}
 	return nil, false, nil
+}
+
+// holds reports whether a file of an interrupted restore has its contents. One that
+// cannot be read is written anew.
+func (d *TargetDir) holds(n *Node) bool {
+	if !d.t.resumed || d.t.o.Holds == nil || n.Kind != File {
+		return true
+	}
+	holds := false
+	err := d.use(func(p place) error {
+		f, err := p.openRead(n.Name)
+		if err == nil {
+			holds = d.t.o.Holds(n, f)
+			err = f.Close()
+		}
+		return err
+	})
+	return holds && err == nil
 }
 
 // same reports whether what is there has the content of n, as far as kind,
