@@ -1,6 +1,7 @@
 package fstree
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -302,9 +303,13 @@ func (p place) claim(name string, text []byte) (*markerFile, error) {
 		}
 		return nil, err
 	}
-	err = unix.Ftruncate(fd, 0)
-	if err == nil {
-		_, err = outFile{fd}.writeAt(text, 0)
+	// One that says so already is left alone: killed in between, an interrupted
+	// restore would not be known for one any more.
+	there := make([]byte, len(text)+1)
+	if n, _ := unix.Pread(fd, there, 0); n != len(text) || !bytes.Equal(there[:n], text) {
+		if err = unix.Ftruncate(fd, 0); err == nil {
+			_, err = outFile{fd}.writeAt(text, 0)
+		}
 	}
 	if err == nil {
 		err = unix.Fdatasync(fd)

@@ -3,8 +3,10 @@
 package fstree
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -232,11 +234,19 @@ func (p place) claim(name string, text []byte) (*markerFile, error) {
 	if fi, err := p.top.Lstat(p.at(name)); err == nil && !fi.Mode().IsRegular() {
 		return nil, ErrReplaced
 	}
-	f, err := p.top.OpenFile(p.at(name), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	f, err := p.top.OpenFile(p.at(name), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if _, err = f.Write(text); err == nil {
+	// One that says so already is left alone: killed in between, an interrupted
+	// restore would not be known for one any more.
+	there, err := io.ReadAll(io.LimitReader(f, int64(len(text))+1))
+	if err == nil && !bytes.Equal(there, text) {
+		if err = f.Truncate(0); err == nil {
+			_, err = f.WriteAt(text, 0)
+		}
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	return &markerFile{f}, errors.Join(err, f.Close())

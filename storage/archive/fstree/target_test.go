@@ -145,8 +145,15 @@ func TestInterruptedRestore(t *testing.T) {
 		t.Error("another snapshot:", err)
 	}
 	must(t, os.WriteFile(filepath.Join(path, "d", "half"), []byte("damaged"), 0o600))
+	marker := filepath.Join(path, fstree.MarkerName)
+	long := time.Unix(1e9, 0)
+	must(t, os.Chtimes(marker, long, long))
 
 	second := open(t, path, snap)
+	// Written again, it would say nothing for a moment.
+	if st, err := os.Stat(marker); err != nil || !st.ModTime().Equal(long) {
+		t.Errorf("the marker was written again: %v, %v", st.ModTime(), err)
+	}
 	if !second.Resumed() {
 		t.Error("not resumed")
 	}
