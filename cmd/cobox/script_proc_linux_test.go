@@ -313,7 +313,12 @@ func nobodyCmd(ts *testscript.TestScript, neg bool, args []string) {
 	own := filepath.Join(work, ".tmp", args[1])
 	b, err := os.ReadFile(cmd.Path)
 	ts.Check(err)
-	ts.Check(os.WriteFile(own, b, 0o755))
+	// A program that another script starts meanwhile would take the open file with it
+	// for a moment, and what is open for writing cannot be run.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(own, b, 0o755)
+	syscall.ForkLock.RUnlock()
+	ts.Check(err)
 	cmd.Path = own
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}
 	ts.Check(cmd.Start())
